@@ -1,0 +1,1 @@
+"""Mooring: self-hosted machine-learning inference that speaks the Amazon SageMaker API."""

@@ -1,0 +1,1 @@
+"""Control-plane front: authenticate, parse, validate, dispatch, serialize."""

@@ -1,0 +1,1 @@
+"""The `mooring` command: parse, call app, print."""

@@ -1,0 +1,1 @@
+"""Pure types and decisions. No I/O, no clock, no randomness."""

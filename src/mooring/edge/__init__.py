@@ -1,0 +1,1 @@
+"""The edge worker process: listening protocol, control channel, hand-over to control and S3."""

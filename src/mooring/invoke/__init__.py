@@ -1,0 +1,1 @@
+"""Calling instances: ping, invocations, pool choice, in-flight counts."""

@@ -1,0 +1,1 @@
+"""Clock, tasks, backoff, logging, frames, shared memory. Knows nothing of SageMaker."""

@@ -1,0 +1,1 @@
+"""Key management. (A later issue fills this room.)"""

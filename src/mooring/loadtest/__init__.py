@@ -1,0 +1,1 @@
+"""Load generator. (A later issue fills this room.)"""

@@ -1,0 +1,1 @@
+"""Pure AWS wire protocol driven by botocore's models; Signature V4."""

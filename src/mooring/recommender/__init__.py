@@ -1,0 +1,1 @@
+"""Inference Recommender engine. (A later issue fills this room.)"""

@@ -1,0 +1,1 @@
+"""Makes the world match the store: the only package that reads the store and acts on the runtime."""

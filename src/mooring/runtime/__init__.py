@@ -1,0 +1,1 @@
+"""Making instances exist: drivers, images, artifacts, limits."""

@@ -1,0 +1,1 @@
+"""Object storage as a client: Protocol, boto3 client, in-memory fake."""

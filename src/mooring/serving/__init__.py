@@ -1,0 +1,1 @@
+"""The built-in model server; runs inside an instance; standard library and `mooring.contract` only."""

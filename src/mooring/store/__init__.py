@@ -1,0 +1,1 @@
+"""State of record: Protocols, the SQLite engine, migrations."""

@@ -1,0 +1,1 @@
+"""The parent process: owns listening sockets and shared memory, starts and restarts the others."""

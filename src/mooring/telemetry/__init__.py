@@ -1,0 +1,1 @@
+"""Logs and metrics: the bounded log store and the AWS APIs over it."""

@@ -1,0 +1,1 @@
+"""Batch transform engine. (A later issue fills this room.)"""
