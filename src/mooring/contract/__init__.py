@@ -1,1 +1,33 @@
-"""Names that both sides of a container agree on: paths, headers, environment, ports. Standard library, old Pythons."""
+"""Names that both sides of a container agree on: paths, headers, environment, ports.
+
+Standard library and old Pythons only: this runs inside framework environments too.
+"""
+
+PORT = 8080
+PATH_PING = "/ping"
+PATH_INVOCATIONS = "/invocations"
+PATH_EXECUTION_PARAMETERS = "/execution-parameters"
+
+BASE_DIR = "/opt/ml"
+MODEL_DIR = "/opt/ml/model"
+
+# Exit status of our model server when the model itself cannot be loaded: starting it again will not help.
+EXIT_MODEL_LOAD_FAILED = 78  # EX_CONFIG of sysexits.h
+
+ENV_PROGRAM = "SAGEMAKER_PROGRAM"
+ENV_SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"
+ENV_BIND_TO_PORT = "SAGEMAKER_BIND_TO_PORT"
+ENV_DEFAULT_ACCEPT = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
+ENV_WORKERS = "SAGEMAKER_MODEL_SERVER_WORKERS"
+ENV_SOCKET = "MOORING_SERVE_SOCKET"  # our own server also listens on this Unix socket
+ENV_MODEL_DIR = "MOORING_MODEL_DIR"  # set where /opt/ml/model cannot be mounted (no sandbox)
+
+HEADER_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+HEADER_TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
+HEADER_TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
+HEADER_TARGET_CONTAINER = "X-Amzn-SageMaker-Target-Container-Hostname"
+HEADER_INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
+HEADER_ENABLE_EXPLANATIONS = "X-Amzn-SageMaker-Enable-Explanations"
+HEADER_INFERENCE_COMPONENT = "X-Amzn-SageMaker-Inference-Component"
+HEADER_SESSION_ID = "X-Amzn-SageMaker-Session-Id"
+HEADER_INVOKED_VARIANT = "x-Amzn-Invoked-Production-Variant"
