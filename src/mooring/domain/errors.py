@@ -117,9 +117,7 @@ class ModelError(ServiceError):
 
     code = "ModelError"
 
-    def __init__(
-        self, message: str, *, original_status_code: int, original_message: str, log_stream_arn: str
-    ) -> None:
+    def __init__(self, message: str, *, original_status_code: int, original_message: str, log_stream_arn: str) -> None:
         super().__init__(message)
         self.original_status_code = original_status_code
         self.original_message = original_message

@@ -37,9 +37,7 @@ def partition_of(region: str) -> str:
 
 def sagemaker_arn(scope: Scope, kind: str, name: str) -> Arn:
     """`kind`: model, endpoint-config, endpoint, …; the name is lower-cased as AWS does."""
-    return Arn(
-        f"arn:{partition_of(scope.region)}:sagemaker:{scope.region}:{scope.account}:{kind}/{name.lower()}"
-    )
+    return Arn(f"arn:{partition_of(scope.region)}:sagemaker:{scope.region}:{scope.account}:{kind}/{name.lower()}")
 
 
 def endpoint_log_group(name: str) -> str:

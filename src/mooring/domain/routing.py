@@ -6,8 +6,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mooring.domain import ids
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRoute:

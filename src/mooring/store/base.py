@@ -24,15 +24,15 @@ class StoreError(Exception):
         self.retryable = retryable
 
 
-class AlreadyExists(Exception):  # noqa: N818
+class AlreadyExists(Exception):
     """A row of that key is there already."""
 
 
-class NotFound(Exception):  # noqa: N818
+class NotFound(Exception):
     """No row of that key."""
 
 
-class Conflict(Exception):  # noqa: N818
+class Conflict(Exception):
     """Compare-and-set lost: the row's generation is not the expected one."""
 
 
@@ -72,9 +72,7 @@ class Store(Protocol):
     ) -> Endpoint:
         """generation := expected + 1, clears failure_reason of the last change. Raises Conflict, NotFound."""
 
-    async def set_deleting(
-        self, scope: Scope, name: str, *, expected_generation: int, now_s: float
-    ) -> Endpoint:
+    async def set_deleting(self, scope: Scope, name: str, *, expected_generation: int, now_s: float) -> Endpoint:
         """Mark for deletion, generation + 1. Raises Conflict, NotFound."""
 
     async def get_endpoint(self, scope: Scope, name: str) -> Endpoint | None: ...
