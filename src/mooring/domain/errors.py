@@ -93,6 +93,35 @@ class RequestExpired(AuthError):
     code = "InvalidSignatureException"
 
 
+class InvalidToken(UnrecognizedClient):
+    """A session token that we did not issue (S3: InvalidToken)."""
+
+
+class WrongRegion(InvalidSignature):
+    """Signed for a region that is not served (S3: AuthorizationHeaderMalformed)."""
+
+    def __init__(self, message: str, *, given: str, expected: str) -> None:
+        super().__init__(message)
+        self.given = given
+        self.expected = expected
+
+
+class HeadersNotSigned(InvalidSignature):
+    """Headers that must be signed are not (S3: AccessDenied naming them). `names` are lower-case."""
+
+    def __init__(self, message: str, *, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
+class PayloadNotDeclared(IncompleteSignature):
+    """S3 only: x-amz-content-sha256 is missing or not one of its forms (S3: InvalidRequest)."""
+
+
+class PresignedNotOffered(IncompleteSignature):
+    """Signed in the query string (S3: NotImplemented)."""
+
+
 class ExpiredToken(AuthError):
     """A session token is past its expiry."""
 
