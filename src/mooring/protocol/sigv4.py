@@ -15,7 +15,7 @@ Guide; texts of the refusals as AWS sends them.
 import datetime
 import hmac
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -24,7 +24,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from mooring.domain import errors
 from mooring.domain.routing import Credential
 
-Headers = Sequence[tuple[bytes, bytes]]
+# As sent, names in any case; or, cheaper, by lower-case name with values of repeated ones joined by commas.
+Headers = Sequence[tuple[bytes, bytes]] | dict[bytes, bytes]
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 MAX_SKEW_S = 15 * 60
@@ -246,8 +247,10 @@ def parse_authorization(value: bytes) -> Authorization:
 
 
 # Canonical form -----------------------------------------------------------------------------------------------------
-def _collect(headers: Headers) -> dict[bytes, bytes]:
+def _collect(headers: Headers) -> Mapping[bytes, bytes]:
     """Headers by lower-case name; values of a repeated header joined by commas in order."""
+    if isinstance(headers, dict):
+        return headers
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         key = name.lower()
@@ -315,7 +318,7 @@ def _targets(path: bytes, query: bytes, *, s3: bool) -> tuple[bytes, ...]:
     return (plain,) if plain == escaped else (plain, escaped)
 
 
-def _canonical_headers(scope_signed: Iterable[bytes], found: dict[bytes, bytes]) -> bytes:
+def _canonical_headers(scope_signed: Iterable[bytes], found: Mapping[bytes, bytes]) -> bytes:
     lines = []
     for name in scope_signed:
         value = found.get(name, b"")
@@ -354,7 +357,7 @@ def format_stamp(epoch_s: float) -> str:
     return datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def _timestamp(found: dict[bytes, bytes], scope: _Scope, now_s: float) -> bytes:
+def _timestamp(found: Mapping[bytes, bytes], scope: _Scope, now_s: float) -> bytes:
     """The request's own time, proved to be signed, of the scope's day and within the allowed skew."""
     if b"x-amz-date" in found:
         name, stamp = b"x-amz-date", found[b"x-amz-date"].strip()
@@ -519,7 +522,7 @@ def _unsigned(query: bytes) -> errors.AuthError:
     return errors.MissingAuthenticationToken("Missing Authentication Token")
 
 
-def _require_signed(found: dict[bytes, bytes], signed: frozenset[bytes]) -> None:
+def _require_signed(found: Mapping[bytes, bytes], signed: frozenset[bytes]) -> None:
     """Host and every x-amz-* header must be signed: an unsigned one could have been added on the way."""
     if b"host" not in signed:
         raise errors.HeadersNotSigned(
@@ -579,7 +582,7 @@ def sign(
     method: bytes,
     path: bytes,
     query: bytes,
-    headers: Headers,
+    headers: Sequence[tuple[bytes, bytes]],
     payload_sha256: str,
     access_key: str,
     secret_key: str,
