@@ -42,6 +42,14 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointKey:
+    """Which endpoint: what wake-ups and work queues carry."""
+
+    scope: ids.Scope
+    name: ids.EndpointName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One variant of a deployment: the configured variant, its model's snapshot, wanted weight and count."""
 
@@ -101,6 +109,11 @@ class Endpoint:
     observed_generation: int = 0
     active: Active | None = None
     failure_reason: str | None = None
+
+    @property
+    def key(self) -> EndpointKey:
+        """The endpoint's key."""
+        return EndpointKey(scope=self.scope, name=self.name)
 
     @property
     def arn(self) -> ids.Arn:
