@@ -1,0 +1,215 @@
+"""Runs uv: one command at a time, its words line by line to the instance's log, its failures as DriverError.
+
+Called by `runtime.environments` alone. Building a package from source runs the package's own code, so every command can be
+wrapped in a sandbox, gets a small environment without secrets, and never outlives this process. Knows nothing of images.
+"""
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from mooring.runtime.driver import DriverError, Progress
+
+MAX_LINE_CHARS = 2000
+TAIL_LINES = 40
+_READ_BYTES = 1 << 16
+_PR_SET_PDEATHSIG = 1
+
+# What an operator may have set for uv or for any program that goes out to the network; nothing else is passed on.
+_PASSED = (
+    "PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_INSECURE_HOST",
+    "UV_SYSTEM_CERTS",
+    "UV_NATIVE_TLS",
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# uv 0.13: what it says when the index cannot be reached, in crates/uv-client; "not found in the registry" is none of these
+_NETWORK = re.compile(
+    r"error sending request|tcp connect error|dns error|failed to lookup address|connection (?:refused|reset|closed)"
+    r"|timed out|timeout|HTTP status server error|status code 5\d\d|\b(?:429|500|502|503|504)\b.*(?:error|requests|gateway)"
+    r"|network was disabled|request failed after|stream error|incomplete message",
+    re.IGNORECASE,
+)
+_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+
+
+class Wrap(Protocol):
+    """Puts a command into a sandbox: `argv` comes back prefixed. It must let the command write `writable`, read `readable`
+    (both absolute, at the same places) and what a system needs to run programs, and reach the package index.
+    """
+
+    def __call__(self, argv: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]:
+        """The command to run instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uv:
+    """How uv is run here."""
+
+    program: str
+    cache_dir: Path
+    index_url: str | None
+    environ: Mapping[str, str]
+    wrap: Wrap | None = None
+    readable: Sequence[Path] = field(default=())
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The command's whole environment. The index may hold a password, so it is here and not in the arguments."""
+        chosen = {name: self.environ[name] for name in _PASSED if name in self.environ}
+        if self.index_url is not None:
+            chosen["UV_DEFAULT_INDEX"] = self.index_url
+            chosen.pop("UV_INDEX_URL", None)
+        return {
+            "PATH": os.defpath,
+            **chosen,
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "LC_ALL": "C.UTF-8",
+            "UV_CACHE_DIR": str(self.cache_dir),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_CONFIG": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_HTTP_TIMEOUT": "30",
+            "NO_COLOR": "1",
+        }
+
+    async def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        readable: Sequence[Path],
+        timeout_s: float,
+        what: str,
+        progress: Progress,
+    ) -> None:
+        """Run `uv <arguments>` in `directory`, which it may write, like the cache. Raises DriverError; `what` begins the
+        reason ("scikit-learn 1.2.1: its packages cannot be installed").
+        """
+        argv: Sequence[str] = [self.program, *arguments]
+        if self.wrap is not None:
+            argv = self.wrap(
+                argv,
+                writable=(directory, self.cache_dir),
+                readable=(Path(self.program).parent, *self.readable, *readable),
+            )
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+        def take(line: str) -> None:
+            tail.append(line)
+            progress(line)
+
+        home = directory / "home"
+        await asyncio.to_thread(home.mkdir, exist_ok=True)
+        try:
+            code = await _run(argv, directory, self.environment(home), timeout_s, take)
+        except OSError as error:
+            raise DriverError(f"{what}: {argv[0]} cannot be started: {error.strerror}.", retryable=True) from error
+        except TimeoutError as error:
+            raise DriverError(f"{what}: not done after {timeout_s:.0f} s.\n{_words(tail)}", retryable=True) from error
+        if code != 0:
+            raise failure(what, code, list(tail))
+
+
+def failure(what: str, code: int, lines: Sequence[str]) -> DriverError:
+    """What uv's last words mean."""
+    words = _words(lines)
+    if code < 0:
+        return DriverError(f"{what}: uv was killed by signal {-code}.\n{words}", retryable=True)
+    text = "\n".join(lines)
+    return DriverError(f"{what}:\n{words}", retryable=bool(_NETWORK.search(text) or _DISK_FULL.search(text)))
+
+
+def _words(lines: Sequence[str] | deque[str]) -> str:
+    """From uv's last "error:" or "×" line on; all that was kept where there is none."""
+    kept = list(lines)
+    starts = [i for i, line in enumerate(kept) if line.lstrip().startswith(("error", "×", "  ×"))]
+    return "\n".join(kept[starts[-1] :] if starts else kept[-10:]).strip()
+
+
+async def _run(
+    argv: Sequence[str], directory: Path, environment: Mapping[str, str], timeout_s: float, take: Callable[[str], None]
+) -> int:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        cwd=directory,
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_in_child,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            assert process.stdout is not None
+            await _read_lines(process.stdout, take)
+            return await process.wait()
+    finally:
+        # the whole session: what a package's build started must not go on either
+        _kill_group(process.pid)
+        if process.returncode is None:
+            await asyncio.shield(process.wait())
+
+
+async def _read_lines(stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
+    rest = ""
+    while chunk := await stream.read(_READ_BYTES):
+        *lines, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
+        for line in lines:
+            _take(line, take)
+        rest = rest[-MAX_LINE_CHARS:]
+    _take(rest, take)
+
+
+def _take(line: str, take: Callable[[str], None]) -> None:
+    clean = _ANSI.sub("", line).rstrip()[:MAX_LINE_CHARS]
+    if clean:
+        take(clean)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # all gone
+
+
+def _load_prctl() -> Callable[[int, int], int] | None:
+    try:
+        prctl: Callable[[int, int], int] = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None  # not Linux
+    return prctl
+
+
+_prctl = _load_prctl()
+
+
+def _in_child() -> None:
+    """Between fork and exec: die with the server; files others may read (instances run as other users)."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.umask(0o022)
