@@ -1,0 +1,170 @@
+"""The data-plane front of one worker: what all its invocations share.
+
+    head ── begin() ─▶ Invocation ── proved ─▶ dispatch ─▶ instance ─▶ reply
+                                       ▲           │ none
+                                       └─ parked ◀─┘   retried at each table and each sweep, refused after admission_wait_s
+
+Called by edge.worker. Must not know the store, control or drivers: traffic survives them (import contract).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mooring.domain import errors, routing
+from mooring.gateway import texts
+from mooring.gateway.invocation import Invocation
+from mooring.gateway.router import Router
+from mooring.invoke.pool import PoolLimits
+from mooring.kit import tasks
+from mooring.kit.clock import Clock
+from mooring.kit.counters import Counters
+from mooring.net.server import REFUSED, Connection, Exchange, Request
+from mooring.protocol import forms, runtime, sigv4
+
+SWEEP_S = 0.1
+_SERVICES = frozenset({"sagemaker"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLimits:
+    """Bounds of one worker's invocations."""
+
+    invocation_timeout_s: float = 60.0
+    max_body_bytes: int = 25 << 20
+    admission_wait_s: float = 5.0  # how long a request waits for an instance while there is none
+    max_parked: int = 1024
+    max_unproved_bytes: int = 256 << 20  # of bodies whose signature is not checked yet
+    max_held_bytes: int = 1 << 30  # of all bodies, until they are answered
+    pool: PoolLimits = field(default_factory=PoolLimits)
+
+
+class RequestIds:
+    """Ids in the form of a random UUID: unpredictable start, then counted, for a fraction of uuid4's price."""
+
+    def __init__(self) -> None:
+        start = os.urandom(8).hex()
+        self._prefix = f"{start[:8]}-{start[8:12]}-4{start[13:16]}-a{os.urandom(2).hex()[1:]}-"
+        self._count = int.from_bytes(os.urandom(5), "big")
+
+    def __call__(self) -> str:
+        """The next."""
+        self._count = count = self._count + 1
+        return f"{self._prefix}{count:012x}"
+
+
+class Gateway:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        worker: int,
+        counters: Counters,
+        limits: GatewayLimits,
+        clock: Clock,
+        random: Callable[[], float],
+        group: tasks.Group,
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.random = random
+        self.word = counters.word
+        self.loop = asyncio.get_running_loop()
+        self.next_id = RequestIds()
+        self.router = Router(region=region, counters=counters, worker=worker, group=group, limits=limits.pool)
+        self.flights: set[Invocation] = set()  # what the sweep looks at: parked, connecting or sent
+        self.parked: dict[Invocation, None] = {}  # in order of arrival
+        self.unproved_bytes = 0
+        self.held_bytes = 0
+        self._region = region
+        self._verifier = sigv4.Verifier((), region)
+        self._credentials: tuple[routing.Credential, ...] = ()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # the edge's side ---------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def close(self) -> None:
+        """No more sweeps; every connection to an instance is closed."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.router.swap(routing.RouteTable(generation=0))
+
+    def swap(self, table: routing.RouteTable) -> None:
+        """Serve by this table from now on."""
+        if table.credentials != self._credentials:
+            self._credentials = table.credentials
+            self._verifier = sigv4.Verifier(table.credentials, self._region)
+        self.router.swap(table)
+        self._retry_parked()
+
+    def begin(self, connection: Connection, request: Request, name: bytes, operation: str | None = None) -> Exchange:
+        """Take a request whose path is an invocation's. What its head tells is checked before its body is read.
+
+        `operation`: it is this one, which is not offered; its caller must prove who it is all the same.
+        """
+        request_id = self.next_id()
+        limits = self.limits
+        try:
+            head = self._verifier.check_head(
+                method=request.method,
+                path=request.path,
+                query=request.query,
+                headers=list(request.headers.items()),
+                now_s=self.clock.now_s(),
+                services=_SERVICES,
+            )
+            length = request.length
+            if length is not None:
+                if length > limits.max_body_bytes:
+                    send_reply(connection, runtime.too_large_reply(limits.max_body_bytes, request_id))
+                    return REFUSED
+                if not self.has_room(length):
+                    raise texts.busy()
+        except errors.ServiceError as error:
+            send_reply(connection, runtime.error_reply(error, request_id))
+            return REFUSED
+        if request.expects_continue:
+            connection.send_continue()
+        return Invocation(self, connection, request, head, name, request_id, operation)
+
+    def has_room(self, length: int) -> bool:
+        """Whether a body of this length may be read."""
+        limits = self.limits
+        return (
+            self.unproved_bytes + length <= limits.max_unproved_bytes
+            and self.held_bytes + length <= limits.max_held_bytes
+        )
+
+    # the invocations' side ---------------------------------------------------------------------------------------
+    def park(self, invocation: Invocation) -> bool:
+        """Let it wait for an instance; False when too many wait already."""
+        if len(self.parked) >= self.limits.max_parked:
+            return False
+        self.parked[invocation] = None
+        return True
+
+    # inside ------------------------------------------------------------------------------------------------------
+    def _sweep(self) -> None:
+        now_s = self.loop.time()
+        for invocation in list(self.flights):
+            invocation.sweep(now_s)
+        self._retry_parked()
+        self.router.sweep(now_s)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _retry_parked(self) -> None:
+        parked, self.parked = self.parked, {}
+        for invocation in parked:
+            invocation.retry()
+
+
+def send_reply(connection: Connection, reply: forms.Reply) -> None:
+    """An answer of protocol's making."""
+    fields = b"".join([b"%b: %b\r\n" % one for one in reply.headers])
+    connection.reply(reply.status, fields, reply.body)

@@ -1,0 +1,578 @@
+"""The server side of HTTP/1.1: one `Connection` per client socket, no task, future or await per request.
+
+    bytes ─httptools─▶ Request head ─route()─▶ Exchange ◀─ body(), end(), abort(), pause(), resume()
+                                                  └─▶ Connection.send(), reply(), finish()
+
+         ┌──────────── finish(), keep-alive ─────────────┐
+         ▼                                               │
+       IDLE ──head──▶ EXCHANGE ──────── finish() ────────┤
+                          │                              ├─▶ closed          (request read, Connection: close)
+                          └─ abort() when the client goes└─▶ LINGER ─▶ closed (answered before its body was read)
+
+One exchange at a time: bytes that a client pipelines behind a request are parsed, kept (at most one read of the socket)
+and replayed afterwards. Framing is llhttp's, which refuses what request smuggling lives on (both lengths, two lengths,
+folded lines, bare CR or LF); what it lets pass and we do not want is refused in `_refuse_head`.
+
+Called by edge.worker. Must not know what a request means.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import httptools
+
+from mooring.net import wire
+
+_IDLE, _EXCHANGE, _LINGER, _CLOSED = range(4)
+_MAX_PIPELINED = 64  # events kept of pipelined requests; more is no client of ours
+_SINGLE: Final = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect", b"content-type")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on one connection. Times are counted in sweeps of one second, so they are right within a second."""
+
+    head_bytes: int = 64 << 10
+    head_fields: int = 200
+    head_timeout_s: int = 15
+    idle_timeout_s: int = 75
+    stall_timeout_s: int = 30  # no byte of a body read, or none of an answer taken by the client
+    linger_bytes: int = 64 << 20
+    linger_timeout_s: int = 10
+    write_buffer_bytes: int = 256 << 10
+    connections: int = 8192
+
+
+class Request:
+    """A request's head. Field names are lower-cased; values are kept byte for byte; repeated fields are joined by a
+    comma, as RFC 9110 section 5.2 allows and SigV4's canonical form demands.
+    """
+
+    __slots__ = (
+        "chunked",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "target",
+        "version_1_1",
+    )
+
+    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+        self.method = method
+        self.target = target
+        self.path, _, self.query = target.partition(b"?")
+        self.headers = headers
+        self.length: int | None = None  # declared by Content-Length
+        self.chunked = False
+        self.expects_continue = False
+        self.version_1_1 = True
+        self.keep_alive = True
+
+
+class Exchange(Protocol):
+    """What answers one request. Every method is called from the loop; none may raise or block."""
+
+    def body(self, data: bytes) -> None:
+        """More of the request's body."""
+
+    def end(self) -> None:
+        """The request's body is complete."""
+
+    def abort(self) -> None:
+        """The client is gone: release everything, send nothing."""
+
+    def pause(self) -> None:
+        """The client reads slowly: produce no more for now."""
+
+    def resume(self) -> None:
+        """The client caught up."""
+
+
+class _Refused:
+    """The exchange of a request that was answered already: what is left of its body is thrown away."""
+
+    __slots__ = ()
+
+    def body(self, data: bytes) -> None:
+        """Throw away."""
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+    def abort(self) -> None:
+        """Nothing is held."""
+
+    def pause(self) -> None:
+        """Nothing is produced."""
+
+    def resume(self) -> None:
+        """Nothing is produced."""
+
+
+REFUSED: Final = _Refused()  # what a Route returns when it has replied by itself
+Route = Callable[["Connection", Request], Exchange]
+
+
+class Connection(asyncio.Protocol):
+    """One client. See the module."""
+
+    __slots__ = (
+        "_begun",
+        "_close",
+        "_early",
+        "_exchange",
+        "_fed",
+        "_feed",
+        "_fields",
+        "_headers",
+        "_held",
+        "_lingered",
+        "_parser",
+        "_paused",
+        "_queue",
+        "_reading",
+        "_request_read",
+        "_server",
+        "_state",
+        "_target",
+        "_tick",
+        "_trailer",
+        "_transport",
+    )
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # set by connection_made, before all else
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed = self._parser.feed_data
+        self._state = _IDLE
+        self._exchange: Exchange = REFUSED
+        self._headers: dict[bytes, bytes] = {}
+        self._target = b""
+        self._fields = 0
+        self._fed = 0  # bytes fed since the last head was complete, while no body is open
+        self._trailer = False
+        self._request_read = True
+        self._close = False
+        self._begun = False  # a part of the answer was sent
+        self._held = False  # an exchange asked not to be fed
+        self._early = False  # the client sent more before it was answered: it is not read meanwhile
+        self._reading = True
+        self._paused = False  # the transport asked not to be written to
+        self._lingered = 0
+        self._tick = server.tick
+        self._queue: deque[Request | bytes | None] | None = None
+
+    # the loop's side ---------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
+        self._server.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client went, or we closed."""
+        state, self._state = self._state, _CLOSED
+        self._server.connections.discard(self)
+        exchange, self._exchange = self._exchange, REFUSED
+        self._queue = None
+        if state == _EXCHANGE:
+            exchange.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._tick = self._server.tick
+        if self._state == _LINGER:
+            self._lingered += len(data)
+            if self._lingered > self._server.limits.linger_bytes:
+                self._transport.abort()
+                return
+        if self._request_read:
+            self._fed += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade:
+            self._close = True  # the request itself was taken; we never switch protocols
+        except httptools.HttpParserError:
+            self._garbage()
+            return
+        if self._fed and self._request_read:
+            if self._state == _EXCHANGE:
+                self._early = True
+                self._update_reading()
+            elif self._state == _IDLE and self._fed > self._server.limits.head_bytes:
+                self.refuse(431, b"The request's head is over the limit.")
+
+    def pause_writing(self) -> None:
+        """The client reads slowly."""
+        self._paused = True
+        self._tick = self._server.tick
+        self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._paused = False
+        self._exchange.resume()
+
+    # the parser's side -------------------------------------------------------------------------------------------
+    def on_url(self, url: bytes) -> None:
+        """The request's target, perhaps in parts."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head, or a trailer (dropped: nothing we serve uses any)."""
+        self._fields += 1
+        if self._trailer:
+            return
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            if name in _SINGLE:
+                self._fields = 1 << 30  # refused when the head is complete
+                return
+            headers[name] = headers[name].rstrip() + b"," + value.strip()
+        else:
+            headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        """A whole head: begin its exchange, or queue it behind the one that runs."""
+        if self._state >= _LINGER:
+            return
+        request = Request(self._parser.get_method(), self._target, self._headers)
+        fed, fields = self._fed, self._fields
+        self._target, self._headers = b"", {}
+        self._fields = self._fed = 0
+        self._trailer = True
+        request.keep_alive = self._parser.should_keep_alive()
+        fault = self._refuse_head(request, fed, fields)
+        if self._state == _EXCHANGE:
+            if self._queue is None:
+                self._queue = deque()
+            if fault is not None:
+                self._close = True  # answer what was asked before it, and go
+            self._enqueue(request)
+            return
+        if fault is not None:
+            self._request_read = False
+            self.refuse(*fault)
+            return
+        self._begin(request)
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        if self._queue is not None:
+            self._enqueue(data)
+        elif self._state == _EXCHANGE:
+            self._exchange.body(data)
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        self._trailer = False
+        self._fields = self._fed = 0
+        if self._queue is not None:
+            self._enqueue(None)
+            return
+        self._request_read = True
+        if self._state == _EXCHANGE:
+            self._exchange.end()
+        elif self._state == _LINGER:
+            self._shut()
+
+    # the exchange's side -----------------------------------------------------------------------------------------
+    @property
+    def paused(self) -> bool:
+        """The client reads slowly right now."""
+        return self._paused
+
+    def closing(self) -> bool:
+        """Whether this answer is the connection's last: its head must then say `Connection: close`."""
+        if not self._request_read or self._server.draining:
+            self._close = True
+        return self._close
+
+    def head_end(self) -> bytes:
+        """What closes an answer's head: the Connection field where one is due, and the empty line."""
+        return b"Connection: close\r\n\r\n" if self.closing() else b"\r\n"
+
+    def send(self, data: bytes) -> None:
+        """Bytes of an answer, head and framing included."""
+        self._begun = True
+        self._transport.write(data)
+
+    def send_continue(self) -> None:
+        """The client may send its body (RFC 9110 section 10.1.1)."""
+        self._transport.write(wire.CONTINUE)
+
+    def hold(self) -> None:
+        """Read no more of this request's body for now."""
+        self._held = True
+        self._update_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        self._held = False
+        self._tick = self._server.tick
+        self._update_reading()
+
+    def reply(self, status: int, fields: bytes, payload: bytes) -> None:
+        """A whole answer: `fields` are complete lines of a head; length, date and connection are added."""
+        self._begun = True
+        self._transport.write(
+            b"%bDate: %b\r\n%bContent-Length: %d\r\n%b%b"
+            % (wire.status_line(status), self._server.date, fields, len(payload), self.head_end(), payload)
+        )
+        self.finish()
+
+    def refuse(self, status: int, text: bytes) -> None:
+        """A plain-text answer after which the connection is closed."""
+        self._close = True
+        self._state = _EXCHANGE
+        self._exchange = REFUSED
+        self.reply(status, b"Content-Type: text/plain; charset=utf-8\r\n", text)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        if self._state != _EXCHANGE:
+            return
+        self._exchange = REFUSED
+        self._begun = False
+        closing = self.closing()
+        if not self._request_read:
+            # Closing now would reset a client that is still sending, and lose our answer: read on, within bounds.
+            self._state = _LINGER
+            self._tick = self._server.tick
+        elif closing:
+            self._shut()
+            return
+        else:
+            self._state = _IDLE
+            if self._queue is not None:
+                asyncio.get_running_loop().call_soon(self._replay)
+                return
+        if not self._reading:
+            self._held = self._early = False
+            self._update_reading()
+
+    def sever(self) -> None:
+        """Break the connection in the middle of an answer, so that the client sees it is not whole."""
+        self._state = _CLOSED
+        self._exchange = REFUSED
+        self._transport.abort()
+
+    # the server's side -------------------------------------------------------------------------------------------
+    def sweep(self, tick: int) -> None:
+        """Once a second: close what stands still."""
+        limits, quiet = self._server.limits, tick - self._tick
+        if self._state == _EXCHANGE:
+            stalled = self._paused or not (self._request_read or self._held)
+            if stalled and quiet > limits.stall_timeout_s:
+                exchange = self._exchange
+                self.sever()
+                exchange.abort()
+        elif self._state == _LINGER:
+            if quiet > limits.linger_timeout_s:
+                self._shut()
+        elif self._state == _IDLE:
+            started = self._fed > 0
+            if started and quiet > limits.head_timeout_s:
+                self.refuse(408, b"The request's head took too long.")
+            elif quiet > limits.idle_timeout_s or (self._server.draining and not started):
+                self._shut()
+
+    @property
+    def busy(self) -> bool:
+        """An answer is owed."""
+        return self._state == _EXCHANGE
+
+    # inside ------------------------------------------------------------------------------------------------------
+    def _begin(self, request: Request) -> None:
+        self._state = _EXCHANGE
+        self._request_read = not (request.length or request.chunked)
+        if not request.keep_alive or not request.version_1_1:
+            self._close = True
+        exchange = self._server.route(self, request)
+        if self._state == _EXCHANGE:
+            self._exchange = exchange
+
+    def _refuse_head(self, request: Request, fed: int, fields: int) -> tuple[int, bytes] | None:
+        """What llhttp lets pass and we do not take; fills in what the head says about its body."""
+        limits, headers = self._server.limits, request.headers
+        if fed > limits.head_bytes and _size(request) > limits.head_bytes:
+            return 431, b"The request's head is over the limit."
+        if fields > limits.head_fields:
+            return (400, b"A field is repeated.") if fields >= 1 << 30 else (431, b"The request has too many fields.")
+        version = self._parser.get_http_version()
+        request.version_1_1 = version == "1.1"
+        if version not in ("1.1", "1.0"):
+            return 505, b"This server speaks HTTP/1.1."
+        if b"host" not in headers and request.version_1_1:
+            return 400, b"The Host field is missing."
+        length = headers.get(b"content-length")
+        if length is not None:
+            request.length = int(length)
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            # Only what every hop reads the same way: exactly "chunked", in HTTP/1.1, with no length beside it.
+            if coding.strip().lower() != b"chunked" or not request.version_1_1 or length is not None:
+                return 400, b"This Transfer-Encoding is not taken."
+            request.chunked = True
+        if request.method == b"CONNECT" or (self._parser.should_upgrade() and (request.chunked or request.length)):
+            return 400, b"This server does not switch protocols."
+        if not request.target.startswith(b"/") and not _origin_form(request):
+            return 400, b"The request's target is not a path."
+        expect = headers.get(b"expect")
+        if expect is not None:
+            if expect.strip().lower() != b"100-continue":
+                return 417, b"This expectation is not known."
+            request.expects_continue = True
+        return None
+
+    def _garbage(self) -> None:
+        if self._state == _EXCHANGE and self._request_read:
+            self._close = self._early = True  # what was asked is answered; what follows it is not read
+            self._update_reading()
+            return
+        if self._state == _EXCHANGE:
+            exchange, self._exchange = self._exchange, REFUSED
+            exchange.abort()
+            if self._begun:
+                self.sever()
+                return
+        if self._state in (_IDLE, _EXCHANGE):
+            self._request_read = True
+            self.refuse(400, b"The request is not HTTP.")
+        else:
+            self._shut()
+
+    def _enqueue(self, event: Request | bytes | None) -> None:
+        queue = self._queue
+        if queue is None:
+            return
+        if len(queue) >= _MAX_PIPELINED:
+            self.sever_with_exchange()
+            return
+        queue.append(event)
+        self._update_reading()
+
+    def sever_with_exchange(self) -> None:
+        """Break the connection and tell the exchange."""
+        exchange, busy = self._exchange, self._state == _EXCHANGE
+        self.sever()
+        if busy:
+            exchange.abort()
+
+    def _replay(self) -> None:
+        """Carry out the next pipelined request, which was parsed while another was answered."""
+        queue = self._queue
+        while queue and self._state < _LINGER:
+            event = queue.popleft()
+            if isinstance(event, Request):
+                if self._state == _EXCHANGE:
+                    queue.appendleft(event)  # the one before is not answered yet
+                    return
+                self._begin(event)
+            elif self._state != _EXCHANGE:
+                continue
+            elif event is None:
+                self._request_read = True
+                self._exchange.end()
+            else:
+                self._exchange.body(event)
+        if not queue:
+            self._queue = None
+            self._early = self._state == _EXCHANGE and self._request_read
+            self._update_reading()
+
+    def _update_reading(self) -> None:
+        wanted = not self._held and not self._early and self._queue is None
+        if wanted == self._reading or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _shut(self) -> None:
+        self._state = _CLOSED
+        self._transport.close()
+
+
+def _size(request: Request) -> int:
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers.items())
+
+
+def _origin_form(request: Request) -> bool:
+    """Turn an absolute-form target (RFC 9112 section 3.2.2) into a path; False when it is neither."""
+    scheme, separator, rest = request.target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return False
+    slash = rest.find(b"/")
+    request.target = rest[slash:] if slash >= 0 else b"/"
+    request.path, _, request.query = request.target.partition(b"?")
+    return True
+
+
+class Server:
+    """The connections of one worker, their limits and their once-a-second sweep. `route` begins each exchange."""
+
+    def __init__(self, *, route: Route, limits: Limits, now_s: Callable[[], float]) -> None:
+        self.route = route
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.tick = 0
+        self._now_s = now_s
+        self.date = wire.http_date(now_s())
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self, **where: Any) -> None:
+        """Accept on a listening socket (`sock=`), or on what loop.create_server takes."""
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(1.0, self._sweep)
+        self._listener = await loop.create_server(lambda: Connection(self), **where)
+
+    def admit(self, connection: Connection) -> None:
+        """A new connection; over the limit it is answered 503 and closed."""
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            connection.refuse(503, b"Too many connections.")
+
+    async def drain(self, timeout_s: float) -> int:
+        """Accept no more, let answers that are owed go out, close. Returns how many were cut off."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        for connection in list(self.connections):
+            connection.sweep(self.tick)
+        while self.connections and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+            for connection in list(self.connections):
+                if not connection.busy:
+                    connection.sweep(self.tick)
+        cut = len(self.connections)
+        for connection in list(self.connections):
+            connection.sever_with_exchange()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.sleep(0)
+        return cut
+
+    def _sweep(self) -> None:
+        self.tick += 1
+        self.date = wire.http_date(self._now_s())
+        for connection in list(self.connections):
+            connection.sweep(self.tick)
+        self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
