@@ -1,0 +1,574 @@
+"""Driver over processes: one bubblewrap sandbox and one shim per instance (contract.shim draws the directory).
+
+    prepare   image → environment, model data → cache          (slow, shared)
+    start     directory + spec.json + lock ─▶ control group ─▶ shim ─▶ bwrap ─▶ server
+    recover   the lock is held? ─▶ ask the shim                 sweep   directories, groups and shims that nobody knows
+
+Called by reconcile. All files and waits of more than a moment are in threads. Every step leaves something on disk from which
+a later server life can go on: spec.json names the control group before that is made, and the lock is held from before the
+shim exists (its descriptor is inherited) until the shim is dead.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from mooring import contract
+from mooring.contract import shim as names
+from mooring.domain.ids import InstanceId
+from mooring.domain.instance import Exit, Handle, InstanceSpec
+from mooring.kit import logfile
+from mooring.kit.clock import Clock
+from mooring.runtime import archive, cgroups, images, instance_dir, sandbox, shim_client
+from mooring.runtime.artifacts import Artifact, ArtifactCache, ObjectStore
+from mooring.runtime.driver import Capabilities, DriverError, Prepared, Progress
+from mooring.runtime.environments import Environment, EnvironmentStore
+from mooring.runtime.instance_dir import InstanceDirectory, Record
+from mooring.runtime.requirements import read_requirements
+from mooring.runtime.sandbox import Egress, Mode, Mount, Program, Room, System
+
+DRIVER = "process"
+CODE_DIR = "/opt/ml/code"  # of SAGEMAKER_SUBMIT_DIRECTORY=s3://…
+
+_ANSWER_S = 5.0  # for a shim to say that it lives
+_KILL_S = 5.0
+_STOP_SLACK_S = 15.0  # beyond the grace, for a shim to end
+_COLLECT_EVERY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """What an operator may change."""
+
+    egress: Egress = "none"
+    sandbox: bool = True
+    bounds: archive.Bounds = field(default_factory=archive.Bounds)
+    artifacts_max_bytes: int = 20 << 30
+    environments_max_bytes: int = 10 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The token of `Prepared`: what to run on which data."""
+
+    program: Program
+    artifact: Artifact
+    environment: str = ""  # name in the environment store
+
+
+class ProcessDriver:
+    """See the module. Made by `open`."""
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        artifacts: ArtifactCache,
+        environments: EnvironmentStore,
+        clock: Clock,
+        settings: ProcessSettings,
+        system: System,
+        groups: cgroups.ControlGroups,
+    ) -> None:
+        self._data_dir = os.path.abspath(data_dir)
+        self._instances = os.path.join(self._data_dir, "instances")
+        self._artifacts = artifacts
+        self._environments = environments
+        self._clock = clock
+        self._settings = settings
+        self._system = system
+        self._groups = groups
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._uids: dict[str, int] = {}  # of starts under way
+        self._collect_at_s = 0.0
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        data_dir: Path,
+        node_id: str,
+        objects: ObjectStore,
+        environments: EnvironmentStore,
+        clock: Clock,
+        settings: ProcessSettings | None = None,
+    ) -> "ProcessDriver":
+        """Find out what this machine can do and make the directories. `node_id`: names control groups."""
+        settings = settings or ProcessSettings()
+        root = os.path.join(os.path.abspath(data_dir), "cache", "artifacts")  # noqa: ASYNC240  # no I/O
+        artifacts = ArtifactCache(root, objects, clock, bounds=settings.bounds, max_bytes=settings.artifacts_max_bytes)
+        await asyncio.to_thread(artifacts.start)
+        return cls(
+            data_dir=data_dir,
+            artifacts=artifacts,
+            environments=environments,
+            clock=clock,
+            settings=settings,
+            system=await asyncio.to_thread(sandbox.probe, plain=not settings.sandbox),
+            groups=await asyncio.to_thread(cgroups.ControlGroups.probe, node_id),
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What was found at `open`."""
+        notes = list(self._system.notes)
+        if self._groups.missing:
+            notes.append(f"no hard limits for {', '.join(self._groups.missing)}: control groups cannot be made here")
+        closed = self._system.mode is not Mode.PLAIN
+        return Capabilities(
+            sandbox=closed,
+            network_namespace=closed and self._settings.egress == "none",
+            hard_limits=not self._groups.missing,
+            notes=tuple(notes),
+        )
+
+    # prepare -----------------------------------------------------------------------------------------------------
+    async def prepare(self, spec: InstanceSpec, progress: Progress) -> Prepared:
+        """Model data into the cache, environment built; see Driver."""
+        request = images.recognise(spec.image)
+        if request is None:
+            raise DriverError(_unknown_image(spec.image), retryable=False)
+        artifact, code = await self._fetch(spec, progress)
+        code_directory = Path(code.directory) if code is not None else Path(artifact.directory, "code")
+        requirements = await asyncio.to_thread(read_requirements, code_directory)
+        environment = await self._environments.ensure(request, requirements, progress, pinned=spec.resolved_image)
+        await self._collect_sometimes()
+        program = self._server_program(spec, environment, request.family, code)
+        return Prepared(
+            resolved_image=environment.resolved_image,
+            resolved_at_s=self._clock.now_s(),
+            token=Recipe(program=program, artifact=artifact, environment=environment.name),
+        )
+
+    async def _fetch(self, spec: InstanceSpec, progress: Progress) -> tuple[Artifact, Artifact | None]:
+        """(model data, code that SAGEMAKER_SUBMIT_DIRECTORY names in S3, as SDK v2 does without repacking)."""
+        submit = spec.environment.get(contract.ENV_SUBMIT_DIRECTORY, "")
+        uri = spec.model_data_url
+        try:
+            async with asyncio.timeout(spec.download_timeout_s):
+                artifact = self._artifacts.empty if uri is None else await self._artifacts.ensure(uri, progress)
+                code = await self._artifacts.ensure(submit, progress) if submit.startswith("s3://") else None
+        except TimeoutError as error:
+            raise DriverError(
+                f"Downloading and unpacking model data took longer than {spec.download_timeout_s:g} seconds.",
+                retryable=True,
+            ) from error
+        return artifact, code
+
+    def _server_program(self, spec: InstanceSpec, env: Environment, family: str, code: Artifact | None) -> Program:
+        plain = self._system.mode is Mode.PLAIN
+        mounts = [Mount(source=str(path), target=str(path)) for path in env.mounts()]
+        mounts = [mount for mount in mounts if not sandbox.is_system_path(mount.target)]
+        mounts += sandbox.server_mounts()
+        environment = _base_environment(spec, str(env.path / "bin"))
+        environment[contract.ENV_FAMILY] = family
+        root = os.path.join(self._data_dir, "cache", "server") if plain else sandbox.SERVER_ROOT
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, spec.environment.get("PYTHONPATH", ""))))
+        if code is not None:
+            mounts.append(Mount(source=code.directory, target=CODE_DIR))
+            environment[contract.ENV_SUBMIT_DIRECTORY] = code.directory if plain else CODE_DIR
+            if plain:
+                environment[contract.ENV_CODE_DIR] = code.directory
+        if not plain and self._settings.egress == "none":
+            environment[contract.ENV_SERVE_TCP] = "1"  # its network namespace is its own: port 8080 is free
+        python = str(env.python)
+        return Program(
+            argv=(python, "-m", "mooring.serving", "serve"),
+            environment=environment,
+            mounts=tuple(mounts),
+            python=python,
+        )
+
+    # start -------------------------------------------------------------------------------------------------------
+    async def start(self, spec: InstanceSpec, prepared: Prepared) -> Handle:
+        """See Driver. Takes tens of milliseconds."""
+        recipe = prepared.token
+        if not isinstance(recipe, Recipe):
+            raise TypeError("prepared by another driver")
+        for name, value in recipe.program.environment.items():
+            if "\0" in name or "\0" in value:
+                raise DriverError(f"the environment variable {name[:80]!r} holds a NUL character", retryable=False)
+        async with self._lock(spec.instance_id):
+            work = asyncio.ensure_future(asyncio.to_thread(self._start, spec, recipe, prepared.resolved_image))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])  # then nothing may be left of it
+                await asyncio.shield(asyncio.to_thread(self._remove, spec.instance_id))
+                raise
+
+    def _start(self, spec: InstanceSpec, recipe: Recipe, resolved_image: str) -> Handle:
+        directory = InstanceDirectory(self._instances, spec.instance_id)
+        if directory.exists():  # what an attempt before a crash may have left
+            self._remove(spec.instance_id)
+        try:
+            record = self._record(spec, recipe, directory, resolved_image)
+            directory.make(record)
+            lock_fd = directory.take_lock()
+            try:
+                identity = self._launch(spec, recipe, directory, record, lock_fd)
+            finally:
+                os.close(lock_fd)
+            return _handle(directory, record, identity)
+        except OSError as error:
+            self._remove(spec.instance_id)
+            raise DriverError(f"the instance could not be started: {error}", retryable=True) from error
+        except BaseException:
+            self._remove(spec.instance_id)
+            raise
+        finally:
+            self._uids.pop(spec.instance_id, None)
+
+    def _record(self, spec: InstanceSpec, recipe: Recipe, directory: InstanceDirectory, resolved_image: str) -> Record:
+        tcp = recipe.program.tcp
+        address = f"dial:{directory.file(names.SOCKET)}" if tcp else f"unix:{directory.serve_socket}"
+        return Record(
+            instance_id=spec.instance_id,
+            control_group=tuple(self._groups.directories(spec.instance_id)),
+            address=address,
+            resolved_image=resolved_image,
+            uid=self._pick_uid(spec.instance_id),
+            artifact=recipe.artifact.digest,
+            environment=recipe.environment,
+            log_directory=log_directory(self._data_dir, spec),
+        )
+
+    def _pick_uid(self, instance_id: InstanceId) -> int:
+        """An id that no other instance of this directory has; from the instance's name, so that servers rarely meet."""
+        system = self._system
+        if system.mode is not Mode.ROOT:
+            return os.geteuid()
+        records = (InstanceDirectory(self._instances, other).record() for other in self._ids())
+        taken = {record.uid for record in records if record is not None} | set(self._uids.values())
+        offset = int.from_bytes(hashlib.sha256(f"{self._data_dir}\0{instance_id}".encode()).digest()[:8], "big")
+        while (uid := system.uid_base + offset % system.uid_count) in taken:
+            offset += 1
+        self._uids[instance_id] = uid
+        return uid
+
+    def _launch(
+        self, spec: InstanceSpec, recipe: Recipe, directory: InstanceDirectory, record: Record, lock_fd: int
+    ) -> Mapping[str, object]:
+        failures = self._groups.make(spec.instance_id, spec.limits)
+        room = self._furnish(spec, recipe, directory, record)
+        program = self._placed(recipe, directory, room)
+        document = shim_client.launch_document(
+            directory=directory.path,
+            log_directory=record.log_directory,
+            command=sandbox.plan_command(self._system, program, room, egress=self._settings.egress),
+            control_group=list(record.control_group),
+            system=self._system,
+            limits=spec.limits,
+            preamble=self._preamble(spec, failures),
+        )
+        return shim_client.spawn(document, lock_fd=lock_fd)
+
+    def _furnish(self, spec: InstanceSpec, recipe: Recipe, directory: InstanceDirectory, record: Record) -> Room:
+        sockets, etc = directory.file(names.SERVE_DIRECTORY), directory.file("etc")
+        os.mkdir(sockets, 0o700)
+        if self._system.mode is Mode.ROOT:
+            os.chown(sockets, record.uid, record.uid)
+        os.mkdir(etc, 0o700)
+        for name, content in sandbox.etc_files(record.uid).items():
+            path = Path(etc, name)
+            path.write_text(content, "ascii")
+            path.chmod(0o644)
+        return Room(
+            etc=etc,
+            sockets=sockets,
+            model=recipe.artifact.directory,
+            tmp_bytes=spec.limits.tmp_bytes,
+            memory_bytes=spec.limits.memory_bytes,
+            uid=record.uid,
+        )
+
+    def _placed(self, recipe: Recipe, directory: InstanceDirectory, room: Room) -> Program:
+        """The program with the places of this instance in its environment."""
+        program, environment = recipe.program, dict(recipe.program.environment)
+        if self._system.mode is not Mode.PLAIN:
+            environment[contract.ENV_SOCKET] = f"{sandbox.SOCKET_DIRECTORY}/{names.SERVE_SOCKET}"
+        else:
+            environment[contract.ENV_SOCKET] = directory.serve_socket
+            environment[contract.ENV_MODEL_DIR] = room.model
+            environment["TMPDIR"] = _made(directory.file("tmp"))
+            _show_server(os.path.join(self._data_dir, "cache", "server"))
+        return Program(
+            argv=program.argv,
+            environment=environment,
+            mounts=program.mounts,
+            python=program.python,
+            tcp=program.tcp,
+        )
+
+    def _preamble(self, spec: InstanceSpec, failures: Sequence[str]) -> list[str]:
+        lines = [*spec.limits.notes, *self._system.notes]
+        if failures:
+            lines.append(f"not all limits of the instance type are in force: {'; '.join(failures)}")
+        if self.capabilities.network_namespace:
+            lines.append("this container has no access to the network (runtime egress = none)")
+        return [f"mooring: {line}" for line in lines]
+
+    # afterwards --------------------------------------------------------------------------------------------------
+    async def recover(self, spec: InstanceSpec, handle: Handle | None) -> Handle | None:
+        """See Driver. An instance whose shim does not answer is killed and counts as gone."""
+        directory = InstanceDirectory(self._instances, spec.instance_id)
+        async with self._lock(spec.instance_id):
+            identity = await self._identity(directory)
+            if identity is None:
+                return None
+            record = await asyncio.to_thread(directory.record)
+            if record is None or (handle is not None and handle.boot_id != identity["boot_id"]):
+                await asyncio.to_thread(self._kill, directory)
+                return None
+            return _handle(directory, record, identity)
+
+    async def _identity(self, directory: InstanceDirectory) -> Mapping[str, object] | None:
+        """What the shim says of itself; None when it is dead, or killed here for saying nothing."""
+        end_s = self._clock.monotonic_s() + _ANSWER_S
+        while await asyncio.to_thread(directory.is_held):
+            try:
+                answer = await shim_client.ask(directory.path, {"command": "status"}, timeout_s=_ANSWER_S)
+                if answer.get("ok"):
+                    return answer
+            except (shim_client.ShimGone, TimeoutError):
+                pass  # it may be starting: asked again until the time is over
+            if self._clock.monotonic_s() > end_s:
+                await asyncio.to_thread(self._kill, directory)
+                return None
+            await asyncio.sleep(0.05)
+        return None
+
+    async def wait(self, handle: Handle) -> Exit:
+        """See Driver."""
+        directory = InstanceDirectory(self._instances, handle.instance_id)
+        while True:
+            try:
+                return instance_dir.parse_exit(
+                    await shim_client.ask(directory.path, {"command": "wait"}, timeout_s=None)
+                )
+            except shim_client.ShimGone:
+                outcome = await asyncio.to_thread(self._outcome, directory)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(0.1)  # alive, but starting or ending
+
+    def _outcome(self, directory: InstanceDirectory) -> Exit | None:
+        """How it ended; None while the lock is held. A shim that left no record was killed, and all with it."""
+        if directory.is_held():
+            return None
+        recorded = directory.exit()
+        if recorded is not None:
+            return recorded
+        self._kill(directory)
+        record = directory.record()
+        words = "" if record is None else tail(record.log_directory, names.LAST_WORDS_BYTES)
+        return Exit(code=-signal.SIGKILL, last_words=words)
+
+    async def stop(self, handle: Handle, *, grace_s: float) -> Exit:
+        """See Driver."""
+        directory = InstanceDirectory(self._instances, handle.instance_id)
+        command = {"command": "stop", "grace_s": grace_s}
+        for _ in range(3):  # a shim that has too many connections lets one go at times
+            try:
+                answer = await shim_client.ask(directory.path, command, timeout_s=grace_s + _STOP_SLACK_S)
+                if "code" in answer:
+                    return instance_dir.parse_exit(answer)
+            except TimeoutError:
+                break
+            except shim_client.ShimGone:
+                pass
+            outcome = await asyncio.to_thread(self._outcome, directory)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(self._kill, directory)
+        return await asyncio.to_thread(self._outcome, directory) or Exit(code=None)
+
+    async def remove(self, instance_id: InstanceId) -> None:
+        """See Driver."""
+        async with self._lock(instance_id):
+            await asyncio.to_thread(self._remove, instance_id)
+
+    async def sweep(self, known: Collection[InstanceId]) -> Sequence[InstanceId]:
+        """See Driver. Also shims whose directory is deleted, and groups without a directory."""
+        strays = sorted(await asyncio.to_thread(self._strays, frozenset(known)))
+        for stray in strays:
+            await self.remove(stray)
+        return strays
+
+    def _strays(self, known: frozenset[InstanceId]) -> set[InstanceId]:
+        for leftover in self._entries("."):
+            shutil.rmtree(os.path.join(self._instances, leftover), ignore_errors=True)
+        shims = instance_dir.find_shims(self._instances)
+        found = {*self._ids(), *self._groups.strays(), *(name for name in shims if "/" not in name)}
+        return {InstanceId(name) for name in found} - known
+
+    async def last_words(self, handle: Handle, *, max_bytes: int) -> str:
+        """See Driver."""
+        return await asyncio.to_thread(self._last_words, handle.instance_id, max_bytes)
+
+    def _last_words(self, instance_id: InstanceId, max_bytes: int) -> str:
+        record = InstanceDirectory(self._instances, instance_id).record()
+        return "" if record is None else tail(record.log_directory, max_bytes)
+
+    # killing and removing: blocking --------------------------------------------------------------------------------
+    def _kill(self, directory: InstanceDirectory) -> None:
+        """SIGKILL the shim (its sandbox dies with it) and whatever is in the control group. Idempotent."""
+        identity = directory.shim()
+        if identity is not None and instance_dir.is_same_process(identity):
+            _sigkill(identity[0])
+        elif directory.is_held() or not directory.exists():  # it has not written its identity, or cannot any more
+            stray = instance_dir.find_shims(self._instances).get(directory.instance_id)
+            if stray is not None:
+                _sigkill(stray)
+        record = directory.record()
+        group = self._groups.directories(directory.instance_id) if record is None else record.control_group
+        left = cgroups.empty(group, deadline_s=_KILL_S)
+        if left or not directory.wait_free(_KILL_S):
+            raise DriverError(
+                f"the instance {directory.instance_id} cannot be killed: {left or 'its shim lives on'}", retryable=True
+            )
+
+    def _remove(self, instance_id: InstanceId) -> None:
+        directory = InstanceDirectory(self._instances, instance_id)
+        record = directory.record()
+        self._kill(directory)
+        group = self._groups.directories(instance_id) if record is None else record.control_group
+        left = cgroups.remove(group)
+        if left:
+            raise DriverError(
+                f"control groups of {instance_id} could not be removed: {'; '.join(left)}", retryable=True
+            )
+        directory.remove()
+
+    def _ids(self) -> list[InstanceId]:
+        return [InstanceId(name) for name in self._entries("")]
+
+    def _entries(self, prefix: str) -> list[str]:
+        try:
+            entries = os.listdir(self._instances)
+        except FileNotFoundError:
+            return []
+        return [name for name in entries if name.startswith(".") == bool(prefix)]
+
+    def _lock(self, instance_id: str) -> asyncio.Lock:
+        lock = self._locks.get(instance_id)
+        if lock is None:
+            lock = self._locks[instance_id] = asyncio.Lock()
+        return lock
+
+    # caches ----------------------------------------------------------------------------------------------------------
+    async def collect(self) -> None:
+        """Bring the caches within their bounds; what instances use stays."""
+        records = await asyncio.to_thread(self._records)
+        await asyncio.to_thread(self._artifacts.collect, {record.artifact for record in records})
+        await self._environments.collect(
+            max_bytes=self._settings.environments_max_bytes, in_use={record.environment for record in records}
+        )
+
+    async def _collect_sometimes(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._collect_at_s:
+            self._collect_at_s = now_s + _COLLECT_EVERY_S
+            await self.collect()
+
+    def _records(self) -> list[Record]:
+        records = (InstanceDirectory(self._instances, instance_id).record() for instance_id in self._ids())
+        return [record for record in records if record is not None]
+
+
+def log_directory(data_dir: str, spec: InstanceSpec) -> str:
+    """Where an instance's output is kept (kit.logfile)."""
+    return os.path.join(data_dir, "logs", quote(spec.log_group, safe=""), quote(spec.log_stream, safe=""))
+
+
+def tail(directory: str, max_bytes: int) -> str:
+    """The last lines that a container printed, at most `max_bytes` of them. Blocking."""
+    numbers = logfile.segments(directory, logfile.WRITER_OUTPUT)
+    raw = b""
+    for number in reversed(numbers):
+        try:
+            with open(os.path.join(directory, logfile.segment_name(logfile.WRITER_OUTPUT, number)), "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 2 * max_bytes))
+                raw = file.read(2 * max_bytes) + raw
+        except OSError:  # rotated away, or never written
+            break
+        if len(raw) >= 2 * max_bytes:
+            break
+    return "\n".join(_texts(raw.splitlines())).encode()[-max_bytes:].decode("utf-8", "ignore")
+
+
+def _texts(lines: Iterable[bytes]) -> Iterable[str]:
+    for line in lines:
+        try:
+            yield logfile.parse_event(line)[1]
+        except ValueError:  # cut at its start
+            continue
+
+
+def _base_environment(spec: InstanceSpec, bin_directory: str) -> dict[str, str]:
+    """What a container has, then what its user set, then what cannot be otherwise."""
+    return {
+        "HOME": "/tmp",  # noqa: S108  # the sandbox's own
+        "LANG": "C.UTF-8",
+        "AWS_REGION": spec.scope.region,
+        "AWS_DEFAULT_REGION": spec.scope.region,
+        "OMP_NUM_THREADS": str(max(1, int(spec.limits.vcpu))),  # libraries count the machine's cores, not the quota's
+        **spec.environment,
+        contract.ENV_VCPU: f"{spec.limits.vcpu:g}",
+        "PATH": f"{bin_directory}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _show_server(directory: str) -> None:
+    """A directory for PYTHONPATH that holds this package and none of the server's libraries."""
+    os.makedirs(directory, exist_ok=True)
+    link = os.path.join(directory, "mooring")
+    package = os.path.dirname(os.path.dirname(os.path.abspath(contract.__file__)))
+    if not os.path.islink(link) or os.readlink(link) != package:
+        temporary = f"{link}.{os.getpid()}.tmp"
+        os.symlink(package, temporary)
+        os.replace(temporary, link)
+
+
+def _made(path: str) -> str:
+    os.mkdir(path, 0o700)
+    return path
+
+
+def _handle(directory: InstanceDirectory, record: Record, identity: Mapping[str, object]) -> Handle:
+    return Handle(
+        instance_id=directory.instance_id,
+        driver=DRIVER,
+        directory=directory.path,
+        address=record.address,
+        resolved_image=record.resolved_image,
+        shim_pid=int(str(identity["pid"])),
+        shim_start_ticks=int(str(identity["start_ticks"])),
+        boot_id=str(identity["boot_id"]),
+    )
+
+
+def _sigkill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _unknown_image(image: str) -> str:
+    return (
+        f"The image {image!r} is not one of the framework images that the process runtime serves: "
+        "sagemaker-scikit-learn:<0.20.0|0.23-1|1.0-1|1.2-1|1.4-2>[-cpu-py3] and mooring-python[:<version>]. "
+        "Any other image needs a container engine, which this version does not drive yet."
+    )
