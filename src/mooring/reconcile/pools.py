@@ -1,0 +1,354 @@
+"""Makes pools true: as many healthy instances as wanted, each living its life (reconcile.lives), and nothing else.
+
+    want(pool, template, count) ─┐
+    adopt(rows at start) ────────┼─▶ plan (domain.pool) ─▶ lives started, lives asked to leave ─▶ members into the routes
+    a life's event, a timer ─────┘                                                             └▶ owner told
+
+A pool does not know what it is for: its owner (an endpoint; later a transform job or a trial) wants it, looks
+at its state and drops it. Planning is synchronous, so it never meets itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mooring.domain import capacity, pool
+from mooring.domain.ids import InstanceId, PoolId
+from mooring.domain.instance import InstanceRecord, Limits, Phase
+from mooring.domain.pool import InstanceTemplate, MemberState
+from mooring.domain.restart import Cause, Failure, Seat
+from mooring.domain.rollout import PoolState
+from mooring.kit import clock as clocks
+from mooring.reconcile.lives import Life, World
+from mooring.reconcile.slots import SlotsExhausted
+
+logger = logging.getLogger(__name__)
+
+LABEL_OWNER = "owner"
+LABEL_SEAT = "seat"
+WAIT_FOR_ROOM_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What the machine can hold: its inventory now, and the rules."""
+
+    inventory: Callable[[], capacity.Inventory]
+    rules: capacity.CapacityRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceView:
+    """An instance as status pages and metrics see it."""
+
+    instance_id: InstanceId
+    pool_id: PoolId
+    owner: str
+    state: MemberState
+    limits: Limits
+    slot: int | None
+    address: str | None
+    in_flight: int
+
+
+class _Pool:
+    """One pool. `count` is None until its owner has spoken (after a restart)."""
+
+    def __init__(self, pool_id: PoolId, owner: str, parent: "Pools") -> None:
+        self.pool_id = pool_id
+        self.owner = owner
+        self.count: int | None = None
+        self.template: InstanceTemplate | None = None
+        self.seats: dict[int, Seat] = {}
+        self.lives: dict[InstanceId, Life] = {}
+        self.dropped = False
+        self.pin: tuple[str, float] | None = None  # resolved image, when
+        self._parent = parent
+        self._timer: asyncio.TimerHandle | None = None
+
+    def members(self) -> list[pool.Member]:
+        return [
+            pool.Member(instance_id=life.spec.instance_id, seat=life.seat, state=life.state)
+            for life in self.lives.values()
+        ]
+
+    def state(self) -> PoolState:
+        resolved_image, resolved_at_s = self.pin or (None, 0.0)
+        return PoolState(
+            healthy=sum(life.state is MemberState.HEALTHY for life in self.lives.values()),
+            failure=pool.pool_failure(self.seats),
+            resolved_image=resolved_image,
+            resolved_at_s=resolved_at_s,
+        )
+
+    def want(self, template: InstanceTemplate, *, count: int, proven: int) -> None:
+        if self.count == count and self.template == template and not self._unproven(min(proven, count)):
+            return
+        old_count = count if self.count is None else self.count
+        self.seats = pool.next_seats(self.seats, self.members(), old_count=old_count, count=count, proven=proven)
+        self.template = template
+        self.count = count
+        self.dropped = False
+        self.plan()
+
+    def _unproven(self, proven: int) -> bool:
+        return any(not self.seats.get(seat, Seat()).proven for seat in range(proven))
+
+    def drop(self) -> None:
+        if not self.dropped:
+            self.dropped = True
+            self.count = 0
+            self.seats = {}
+            self.plan()
+
+    def plan(self) -> None:
+        """Bring members and seats nearer to what is wanted, publish, tell the owner."""
+        if self.count is not None and not self._parent.closing:
+            self._apply(self.count)
+        self._publish()
+        self._parent.changed(self)
+
+    def _apply(self, count: int) -> None:
+        now_s = self._parent.world.clock.monotonic_s()
+        todo = pool.plan_pool(count, self.members(), self.seats, now_s=now_s)
+        for instance_id in todo.leave:
+            self.lives[instance_id].leave()
+        again_s = [] if todo.look_again_at_s is None else [todo.look_again_at_s]
+        for seat in todo.start:
+            wait_s = self._start(seat)
+            if wait_s is not None:
+                again_s.append(now_s + wait_s)
+        self._look_again_in(min(again_s) - now_s if again_s else None)
+
+    def _start(self, seat: int) -> float | None:
+        """Start an instance; or note why not, or how long to wait for room."""
+        assert self.template is not None, "a pool with a count has a template"
+        verdict = self._parent.admit(self.template.limits)
+        if isinstance(verdict, capacity.Wait):
+            return WAIT_FOR_ROOM_S
+        instance_id = self._parent.new_id()
+        missing = verdict.missing if isinstance(verdict, capacity.Refused) else self._claim(instance_id)
+        if missing is not None:
+            now_s = self._parent.world.clock.monotonic_s()
+            failure = Failure(cause=Cause.CAPACITY, detail=missing)
+            self.seats = pool.seat_failed(self.seats, seat, failure, now_s=now_s)
+            self._parent.log_for(self.template, f"No instance is started: {missing}.")
+            return max(self.seats[seat].not_before_s - now_s, 0.0)
+        spec = self.template.spec(self.pool_id, instance_id, resolved_image=self.pin[0] if self.pin else None)
+        labels = {LABEL_OWNER: self.owner, LABEL_SEAT: str(seat)}
+        self.add(Life(spec, seat=seat, labels=labels, world=self._parent.world, pool=self))
+        return None
+
+    def _claim(self, instance_id: InstanceId) -> str | None:
+        try:
+            self._parent.world.routes.claim_instance(instance_id)
+        except SlotsExhausted as error:
+            return str(error)
+        return None
+
+    def add(self, life: Life) -> None:
+        self.lives[life.spec.instance_id] = life
+        self._parent.world.tasks.start(f"life-{life.spec.instance_id}", life.run())
+
+    def _publish(self) -> None:
+        healthy: dict[str, str] = {
+            instance_id: life.address for instance_id, life in self.lives.items() if life.state is MemberState.HEALTHY
+        }
+        self._parent.world.routes.set_members(self.pool_id, healthy)
+
+    def _look_again_in(self, delay_s: float | None) -> None:
+        self.cancel_timer()
+        if delay_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(delay_s, 0.01), self.plan)
+
+    def cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # what lives tell (lives.Pool) -----------------------------------------------------------------------------------
+    def resolved(self, image: str, at_s: float) -> None:
+        if self.pin is None:
+            self.pin = (image, at_s)
+
+    def became_healthy(self, life: Life) -> None:
+        self.seats = pool.seat_healthy(self.seats, life.seat)
+        self.plan()
+
+    def ended(self, life: Life, failure: Failure) -> None:
+        now_s = self._parent.world.clock.monotonic_s()
+        if self.dropped:
+            pass  # nobody asks for its history any more
+        elif life.healthy_since_s is None:
+            self.seats = pool.seat_failed(self.seats, life.seat, failure, now_s=now_s)
+        else:
+            healthy_for_s = now_s - life.healthy_since_s
+            self.seats = pool.seat_lost(self.seats, life.seat, failure, healthy_for_s=healthy_for_s, now_s=now_s)
+        self.plan()
+
+    def vanished(self, life: Life) -> None:
+        self.plan()
+
+    def gone(self, life: Life) -> None:
+        del self.lives[life.spec.instance_id]
+        self.plan()
+
+
+class Pools:
+    """See the module. `on_change(owner)` is called whenever something of an owner's pools changed."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        room: Room,
+        on_change: Callable[[str], None],
+        new_id: Callable[[], InstanceId] | None = None,
+    ) -> None:
+        self.world = world
+        self.closing = False
+        self._moved = asyncio.Event()
+        self._room = room
+        self._on_change = on_change
+        self.new_id = new_instance_id if new_id is None else new_id
+        self._pools: dict[PoolId, _Pool] = {}
+
+    # owners ---------------------------------------------------------------------------------------------------------
+    def want(self, pool_id: PoolId, owner: str, template: InstanceTemplate, *, count: int, proven: int) -> None:
+        """Have this pool with so many instances. `proven`: as in domain.pool.next_seats. Idempotent."""
+        if self.closing:
+            return
+        self._pool(pool_id, owner).want(template, count=count, proven=proven)
+
+    def drop(self, pool_id: PoolId) -> None:
+        """Have no such pool: its instances leave. Idempotent."""
+        found = self._pools.get(pool_id)
+        if found is not None:
+            found.drop()
+
+    def drop_others(self, owner: str, keep: Collection[PoolId]) -> None:
+        """Drop every pool of an owner that is not among `keep`."""
+        for found in [each for each in self._pools.values() if each.owner == owner and each.pool_id not in keep]:
+            found.drop()
+
+    def drop_orphans(self, owners: Collection[str]) -> None:
+        """Drop every pool whose owner is not among `owners`."""
+        for found in [each for each in self._pools.values() if each.owner not in owners]:
+            found.drop()
+
+    def states(self, owner: str) -> dict[PoolId, PoolState]:
+        """The state of an owner's pools that are not on their way out."""
+        return {each.pool_id: each.state() for each in self._pools.values() if each.owner == owner and not each.dropped}
+
+    def leftover(self, owner: str) -> int:
+        """How many instances of an owner's pools are still there in any state."""
+        return sum(len(each.lives) for each in self._pools.values() if each.owner == owner)
+
+    def instances(self) -> Sequence[InstanceView]:
+        """Every instance, for status and metrics."""
+        routes = self.world.routes
+        return [
+            InstanceView(
+                instance_id=instance_id,
+                pool_id=each.pool_id,
+                owner=each.owner,
+                state=life.state,
+                limits=life.spec.limits,
+                slot=routes.instance_slot(instance_id),
+                address=None if life.handle is None else life.handle.address,
+                in_flight=routes.in_flight(instance_id),
+            )
+            for each in self._pools.values()
+            for instance_id, life in each.lives.items()
+        ]
+
+    # start and end of the server ------------------------------------------------------------------------------------
+    def adopt(self, records: Iterable[InstanceRecord]) -> None:
+        """Take over what an earlier life of the server left. Nothing new is started before the pool is wanted."""
+        for record in records:
+            spec = record.spec
+            found = self._pool(spec.pool_id, record.labels.get(LABEL_OWNER, ""))
+            try:
+                self.world.routes.claim_instance(spec.instance_id)
+            except SlotsExhausted as error:  # more instances than slots: a smaller layout than before
+                logger.error("instance %s cannot be kept: %s", spec.instance_id, error)
+                record = replace(record, phase=Phase.STOPPING)
+            seat = record.labels.get(LABEL_SEAT, "0")
+            found.add(
+                Life(
+                    spec,
+                    seat=int(seat) if seat.isdigit() else 0,
+                    labels=dict(record.labels),
+                    world=self.world,
+                    pool=found,
+                    found=record,
+                )
+            )
+
+    async def settled(self, *, timeout_s: float) -> None:
+        """Every instance was probed once or has ended, or the time is over."""
+        waits = [life.settled.wait() for each in self._pools.values() for life in each.lives.values()]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*waits)
+        except TimeoutError:
+            logger.warning("some instances did not answer within %g s of the start", timeout_s)
+
+    async def stop_all(self, *, timeout_s: float) -> bool:
+        """Stop every instance at once, without draining; whether all were gone in time. Nothing is started any more."""
+        self.closing = True
+        lives = [life for each in self._pools.values() for life in each.lives.values()]
+        for each in self._pools.values():
+            each.cancel_timer()
+        for life in lives:
+            life.hurry(grace_s=max(timeout_s * 0.6, 0.0))
+        for each in list(self._pools.values()):
+            each.plan()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(each.lives for each in self._pools.values()):
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """End every task; instances stay as they are."""
+        self.closing = True
+        for each in self._pools.values():
+            each.cancel_timer()
+        await self.world.tasks.aclose()
+
+    # for pools ------------------------------------------------------------------------------------------------------
+    def admit(self, limits: Limits) -> capacity.Admitted | capacity.Wait | capacity.Refused:
+        """Whether one more instance of these limits may start now."""
+        holding = capacity.holding_of(
+            (life.spec.limits.memory_bytes, life.state is MemberState.STARTING, life.state is MemberState.LEAVING)
+            for each in self._pools.values()
+            for life in each.lives.values()
+        )
+        return capacity.admit(limits, self._room.inventory(), holding, self._room.rules)
+
+    def changed(self, changed: _Pool) -> None:
+        """Something of a pool is not as it was."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+        if changed.dropped and not changed.lives:
+            self._pools.pop(changed.pool_id, None)
+            changed.cancel_timer()
+        self._on_change(changed.owner)
+
+    def log_for(self, template: InstanceTemplate, text: str) -> None:
+        """A platform line that belongs to no instance."""
+        self.world.log(template.log_group, f"{template.log_prefix}/platform", text)
+
+    def _pool(self, pool_id: PoolId, owner: str) -> _Pool:
+        if pool_id not in self._pools:
+            self._pools[pool_id] = _Pool(pool_id, owner, self)
+        return self._pools[pool_id]
+
+
+def new_instance_id() -> InstanceId:
+    """As AWS writes them: i- and 17 hex digits."""
+    return InstanceId("i-" + clocks.token_hex(9)[:17])
