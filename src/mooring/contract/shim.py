@@ -10,11 +10,11 @@
 
 shim.sock takes one JSON object and LF, and answers with one JSON object and LF:
 
-    {"command": "status"}                 {"ok": true, "pid": …, "start_ticks": …, "boot_id": …, "child_pid": …, …}
-    {"command": "stop", "grace_s": 30}    SIGTERM now, SIGKILL after the grace; answers with exit.json's object at the end
-    {"command": "wait"}                   exit.json's object at the end
-    {"command": "dial", "port": 8080}     {"ok": true} with a descriptor (SCM_RIGHTS): a socket connected to that port
-                                          on the instance's own loopback; {"ok": false, "error": …} when refused
+    {"op": "status"}                 {"ok": true, "pid": …, "start_ticks": …, "boot_id": …, "child_pid": …, …}
+    {"op": "stop", "grace_s": 30}    SIGTERM now, SIGKILL after the grace; answers with exit.json's object at the end
+    {"op": "wait"}                   exit.json's object at the end
+    {"op": "dial", "port": 8080}     {"ok": true} with a descriptor (SCM_RIGHTS): a socket connected to that port
+                                     (8080 when not named) on the instance's own loopback; {"ok": false, "error": …}
 
 A connection that closes without an answer: the shim is gone, or busy (at most MAX_CONNECTIONS at a time).
 """

@@ -334,7 +334,7 @@ class ProcessDriver:
         end_s = self._clock.monotonic_s() + _ANSWER_S
         while await asyncio.to_thread(directory.is_held):
             try:
-                answer = await shim_client.ask(directory.path, {"command": "status"}, timeout_s=_ANSWER_S)
+                answer = await shim_client.ask(directory.path, {"op": "status"}, timeout_s=_ANSWER_S)
                 if answer.get("ok"):
                     return answer
             except (shim_client.ShimGone, TimeoutError):
@@ -350,9 +350,7 @@ class ProcessDriver:
         directory = InstanceDirectory(self._instances, handle.instance_id)
         while True:
             try:
-                return instance_dir.parse_exit(
-                    await shim_client.ask(directory.path, {"command": "wait"}, timeout_s=None)
-                )
+                return instance_dir.parse_exit(await shim_client.ask(directory.path, {"op": "wait"}, timeout_s=None))
             except shim_client.ShimGone:
                 outcome = await asyncio.to_thread(self._outcome, directory)
             if outcome is not None:
@@ -374,7 +372,7 @@ class ProcessDriver:
     async def stop(self, handle: Handle, *, grace_s: float) -> Exit:
         """See Driver."""
         directory = InstanceDirectory(self._instances, handle.instance_id)
-        command = {"command": "stop", "grace_s": grace_s}
+        command = {"op": "stop", "grace_s": grace_s}
         for _ in range(3):  # a shim that has too many connections lets one go at times
             try:
                 answer = await shim_client.ask(directory.path, command, timeout_s=grace_s + _STOP_SLACK_S)

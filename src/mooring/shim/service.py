@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from mooring.contract import PORT
 from mooring.contract import shim as contract
 from mooring.kit import control_groups, logfile, proc, unixpath
 from mooring.shim import child, dial
@@ -269,7 +270,7 @@ class Shim:
     def _command(self, connection: _Connection, line: bytes) -> None:
         try:
             request = json.loads(line)
-            command = request["command"]
+            command = request["op"]
             if command == "status":
                 self._answer(connection, {"ok": True, **self.identity(), "stopping": self._stopping})
             elif command == "stop":
@@ -278,7 +279,7 @@ class Shim:
             elif command == "wait":
                 self._hold(connection)
             elif command == "dial":
-                self._dial(connection, int(request["port"]))
+                self._dial(connection, int(request.get("port", PORT)))
             else:
                 self._answer(connection, {"ok": False, "error": "unknown command"})
         except (ValueError, KeyError, TypeError) as error:
