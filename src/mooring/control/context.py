@@ -39,3 +39,7 @@ class Context:
     wake: Callable[[EndpointKey], None]
     tokens: Tokens
     new_deployment_id: Callable[[], str]
+
+    def now_s(self) -> float:
+        """Epoch seconds to the millisecond: what the wire shows, so that a time read back filters as expected."""
+        return round(self.clock.now_s(), 3)

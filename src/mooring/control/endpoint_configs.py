@@ -24,7 +24,7 @@ class EndpointConfigs:
     async def create(self, caller: Caller, params: Params) -> Params:
         """CreateEndpointConfig."""
         context, scope = self._context, caller.scope
-        config = config_from(scope, params, context.instance_types, now_s=context.clock.now_s())
+        config = config_from(scope, params, context.instance_types, now_s=context.now_s())
         tags = tags_from(params.get("Tags", ()))
         for variant in config.variants:
             if await context.store.get_model(scope, variant.model_name) is None:

@@ -38,7 +38,7 @@ class Endpoints:
         duplicate = texts.already_existing(scope, "endpoint", name)
         if await self._context.store.get_endpoint(scope, name) is not None:
             raise duplicate
-        now_s = self._context.clock.now_s()
+        now_s = self._context.now_s()
         endpoint = Endpoint(
             scope=scope,
             name=name,
@@ -89,7 +89,7 @@ class Endpoints:
                 endpoint.scope,
                 endpoint.name,
                 expected_generation=endpoint.generation,
-                now_s=self._context.clock.now_s(),
+                now_s=self._context.now_s(),
             )
 
         await self._change(caller.scope, params["EndpointName"], wish)
@@ -136,7 +136,7 @@ class Endpoints:
             expected_generation=endpoint.generation,
             change=change,
             desired=desired,
-            now_s=self._context.clock.now_s(),
+            now_s=self._context.now_s(),
         )
 
     async def _snapshot(self, scope: Scope, config_name: str) -> Deployment:

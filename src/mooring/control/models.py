@@ -23,7 +23,7 @@ class Models:
 
     async def create(self, caller: Caller, params: Params) -> Params:
         """CreateModel."""
-        model = model_from(caller.scope, params, now_s=self._context.clock.now_s())
+        model = model_from(caller.scope, params, now_s=self._context.now_s())
         tags = tags_from(params.get("Tags", ()))
         duplicate = texts.already_existing(caller.scope, "model", model.name)
         if await self._context.store.get_model(caller.scope, model.name) is not None:
