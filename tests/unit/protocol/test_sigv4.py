@@ -486,3 +486,11 @@ def test_secrets_do_not_show_in_representations():
     )
     assert CREDENTIAL.secret_key not in repr(head)
     assert CREDENTIAL.secret_key not in repr(CREDENTIAL)
+
+
+def test_headers_may_come_by_lower_case_name():
+    request = boto_signed(headers=[("Content-Type", "text/csv")])
+    by_name = {name.lower(): value for name, value in request["headers"]}
+    assert check({**request, "headers": by_name}) == check(request)
+    with pytest.raises(errors.InvalidSignature):
+        check({**request, "headers": {**by_name, b"content-type": b"text/plain"}})

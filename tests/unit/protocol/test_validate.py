@@ -97,7 +97,8 @@ def test_valid_requests_pass():
             {"ModelName": "m", "PrimaryContainer": {"Environment": {"1A": "x", "B": "y"}}},
             "1 validation error detected: Value '{1A=x, B=y}' at 'primaryContainer.environment' failed to satisfy "
             "constraint: Map keys must satisfy constraint: [Member must have length less than or equal to 1024, "
-            "Member must have length greater than or equal to 0, Member must satisfy regular expression pattern: [a-zA-Z_][a-zA-Z0-9_]*]",
+            "Member must have length greater than or equal to 0, Member must satisfy regular "
+            "expression pattern: [a-zA-Z_][a-zA-Z0-9_]*]",
         ),
         (
             "AddTags",
