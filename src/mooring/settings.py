@@ -14,7 +14,7 @@ from pathlib import Path
 
 ENV_PREFIX = "MOORING_"
 ENV_CONFIG = "MOORING_CONFIG"  # the file itself, where --config is not given
-_NOT_OPTIONS = frozenset({ENV_CONFIG, "MOORING_LAUNCH_FD"})
+_NOT_OPTIONS = frozenset({ENV_CONFIG, "MOORING_LAUNCH_FD", "MOORING_TEST_DROP_MEMBER"})
 
 
 class SettingError(Exception):
@@ -46,7 +46,6 @@ class Settings:
     logs_max_bytes: int = 256 << 20
     instance_types_file: Path | None = None
     index_url: str | None = None  # package index for environment builds
-    s3_endpoint: str | None = None  # None: the embedded server
 
 
 def load(*, flags: Mapping[str, object], environment: Mapping[str, str], config_file: Path | None = None) -> Settings:
@@ -229,7 +228,6 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "logs_max_bytes": _bytes(1 << 20),
     "instance_types_file": _path,
     "index_url": _URL,
-    "s3_endpoint": _URL,
 }
 
 

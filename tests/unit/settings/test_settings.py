@@ -29,7 +29,6 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "logs_max_bytes": ("2097152", 2 << 20),
     "instance_types_file": ("types.csv", Path("types.csv")),
     "index_url": ("https://pypi.example/simple", "https://pypi.example/simple"),
-    "s3_endpoint": ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
 }
 
 
@@ -128,7 +127,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         ("invocation_max_bytes", "6 parsecs"),
         ("capacity_oversize", "grow"),
         ("index_url", "ftp://x"),
-        ("s3_endpoint", "127.0.0.1:9000"),
+        ("index_url", "127.0.0.1:9000"),
         ("data_dir", "a\0b"),
     ],
 )
