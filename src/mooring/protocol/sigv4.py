@@ -262,7 +262,7 @@ def _collect(headers: Headers) -> Mapping[bytes, bytes]:
 
 
 def _normalize(path: bytes) -> bytes:
-    """Remove dot segments and empty segments (RFC 3986 section 5.2.4 as SDKs do it)."""
+    """Remove dot segments and empty segments: RFC 3986 section 5.2.4 as botocore does it (`/a/.` is `/a`)."""
     kept: list[bytes] = []
     for segment in path.split(b"/"):
         if segment == b"..":
@@ -270,7 +270,7 @@ def _normalize(path: bytes) -> bytes:
                 kept.pop()
         elif segment and segment != b".":
             kept.append(segment)
-    tail = b"/" if kept and path.endswith((b"/", b"/.", b"/..")) else b""
+    tail = b"/" if kept and path.endswith(b"/") else b""
     return b"/" + b"/".join(kept) + tail
 
 
