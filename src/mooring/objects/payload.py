@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping
 
-from mooring.objects.errors import S3Error, not_implemented
+from mooring.objects.errors import S3Error
 from mooring.objects.exchange import Request
-from mooring.protocol import sigv4
+from mooring.protocol import awschunked, sigv4
 
 
 class Payload:
@@ -16,10 +16,12 @@ class Payload:
     def __init__(self, request: Request, *, max_bytes: int, default_length: int | None = None) -> None:
         self.trailers: Mapping[str, str] = {}
         self._blocks = request.body
-        word = request.head.payload
-        self._chunked = word is not None and word.startswith(b"STREAMING-")
-        self.sha256 = None if word is None or word in sigv4.PAYLOAD_WORDS else word.decode("ascii")
+        word = request.head.payload or b""  # S3 requires it; check_head has seen to that
+        self._word = word
+        self._chunked = word.startswith(b"STREAMING-")
+        self.sha256 = None if word in sigv4.PAYLOAD_WORDS else word.decode("ascii")
         self._head = request.head
+        self._trailer = request.headers.get("x-amz-trailer", "").strip().lower()
         name = "x-amz-decoded-content-length" if self._chunked else "content-length"
         self.length = _length(request.headers, name, default_length)
         if self.length > max_bytes:
@@ -41,8 +43,17 @@ class Payload:
                 "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header"
             )
 
-    def _decoded(self) -> AsyncIterator[bytes]:
-        raise not_implemented("An aws-chunked body")
+    async def _decoded(self) -> AsyncIterator[bytes]:
+        """The body without its framing. Raises awschunked's errors and InvalidSignature."""
+        decoder = awschunked.Decoder(self.length, self._word, head=self._head)
+        async for block in self._blocks:
+            for piece in decoder.feed(block):
+                yield piece
+        decoder.finish()
+        foreign = sorted(set(decoder.trailers) - {self._trailer})
+        if foreign:
+            raise S3Error("MalformedTrailerError", f"The trailer {foreign[0]} was not announced by x-amz-trailer.")
+        self.trailers = decoder.trailers
 
 
 def _length(headers: Mapping[str, str], name: str, default: int | None) -> int:

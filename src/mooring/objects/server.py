@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from mooring.domain.errors import AuthError
+from mooring.domain.errors import AuthError, ServiceError
 from mooring.kit import clock
 from mooring.objects.credentials import CredentialSource
 from mooring.objects.errors import S3Error, StorageError
@@ -89,6 +89,8 @@ class S3App:
             return _of_form(form, error.headers)
         except AuthError as error:
             return _of_form(forms.s3_auth_reply(error, resource, request_id, access_key=_access_key(scope)), {})
+        except ServiceError as error:  # of the protocol package: framing of the body
+            return _of_form(forms.s3_error_reply(error.code, error.message, 400, resource, request_id), {})
         except StorageError:
             logger.exception("request %s: the storage failed", request_id)
         except ClientGoneError:
