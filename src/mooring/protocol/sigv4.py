@@ -12,20 +12,16 @@ declared it (`x-amz-content-sha256`, always on S3). Source: "AWS Signature Versi
 Guide; texts of the refusals as AWS sends them.
 """
 
-import datetime
 import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from mooring.domain import errors
 from mooring.domain.routing import Credential
-
-# As sent, names in any case; or, cheaper, by lower-case name with values of repeated ones joined by commas.
-Headers = Sequence[tuple[bytes, bytes]] | dict[bytes, bytes]
+from mooring.protocol import canonical
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 MAX_SKEW_S = 15 * 60
@@ -40,15 +36,8 @@ PAYLOAD_WORDS = frozenset({UNSIGNED_PAYLOAD, STREAMING_UNSIGNED_TRAILER, STREAMI
 _MAX_AUTHORIZATION_BYTES = 8192
 _MAX_KEYS = 256  # derived signing keys that a Verifier keeps: (access key, day, region, service)
 _HEX64 = re.compile(rb"[0-9a-f]{64}")
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")  # no escapes, no dot segments, no empty segments
-_ENCODED = re.compile(rb"(?:[A-Za-z0-9._~/-]|%[0-9A-F]{2})*")
-_IMF_DATE = re.compile(
-    rb"(?:[A-Za-z]{3}, )?(\d{1,2}) ([A-Za-z]{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) (?:GMT|UTC|[+-]0000)"
-)
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _IPAD = bytes(byte ^ 0x36 for byte in range(256))
 _OPAD = bytes(byte ^ 0x5C for byte in range(256))
-_EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 
 # Services whose one endpoint signs for a fixed region, whatever the client's region is.
 _GLOBAL_SERVICES = frozenset({"iam", "sts"})
@@ -246,117 +235,7 @@ def parse_authorization(value: bytes) -> Authorization:
     )
 
 
-# Canonical form -----------------------------------------------------------------------------------------------------
-def _collect(headers: Headers) -> Mapping[bytes, bytes]:
-    """Headers by lower-case name; values of a repeated header joined by commas in order."""
-    if isinstance(headers, dict):
-        return headers
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        key = name.lower()
-        if key in found:
-            found[key] = found[key].rstrip() + b"," + value.strip()
-        else:
-            found[key] = value
-    return found
-
-
-def _normalize(path: bytes) -> bytes:
-    """Remove dot segments and empty segments: RFC 3986 section 5.2.4 as botocore does it (`/a/.` is `/a`)."""
-    kept: list[bytes] = []
-    for segment in path.split(b"/"):
-        if segment == b"..":
-            if kept:
-                kept.pop()
-        elif segment and segment != b".":
-            kept.append(segment)
-    tail = b"/" if kept and path.endswith(b"/") else b""
-    return b"/" + b"/".join(kept) + tail
-
-
-def _canonical_query(query: bytes) -> bytes:
-    if not query:
-        return b""
-    if b"&" not in query:
-        return query if b"=" in query else query + b"="
-    return b"&".join(
-        name + b"=" + value for name, value in sorted(pair.partition(b"=")[::2] for pair in query.split(b"&"))
-    )
-
-
-def _reencoded_query(query: bytes) -> bytes:
-    pairs = []
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        pairs.append((_reencode(name), _reencode(value)))
-    return b"&".join(name + b"=" + value for name, value in sorted(pairs))
-
-
-def _reencode(text: bytes) -> bytes:
-    return quote_from_bytes(unquote_to_bytes(text), safe="-_.~").encode()
-
-
-def _targets(path: bytes, query: bytes, *, s3: bool) -> tuple[bytes, ...]:
-    """Canonical "path\\nquery" forms of a request target.
-
-    SDKs sign the target as they send it, which for what they send is AWS's canonical form. Where a client sent
-    characters unescaped, AWS signs the escaped form; that one is accepted as well. Both are functions of the whole
-    target, so neither lets anything in that was not signed.
-    """
-    if _PLAIN_PATH.fullmatch(path):
-        canonical = path
-    elif s3:
-        canonical = path or b"/"
-    else:
-        canonical = quote_from_bytes(_normalize(path), safe="/~").encode()
-    if not query and (not s3 or _ENCODED.fullmatch(path)):
-        return (canonical + b"\n",)
-    plain = canonical + b"\n" + _canonical_query(query)
-    if s3:
-        canonical = quote_from_bytes(unquote_to_bytes(path or b"/"), safe="/-_.~").encode()
-    escaped = canonical + b"\n" + (_reencoded_query(query) if query else b"")
-    return (plain,) if plain == escaped else (plain, escaped)
-
-
-def _canonical_headers(scope_signed: Iterable[bytes], found: Mapping[bytes, bytes]) -> bytes:
-    lines = []
-    for name in scope_signed:
-        value = found.get(name, b"")
-        lines.append(name + b":" + (b" ".join(value.split()) if b" " in value or b"\t" in value else value))
-    return b"\n".join(lines)
-
-
-# Dates --------------------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=64)
-def _day_start_s(day: bytes) -> int:
-    return (datetime.date(int(day[:4]), int(day[4:6]), int(day[6:8])).toordinal() - _EPOCH_DAY) * 86400
-
-
-def _stamp_s(stamp: bytes) -> int:
-    """Epoch seconds of `YYYYMMDDTHHMMSSZ`. Raises ValueError."""
-    day, clock = stamp[:8], stamp[9:15]
-    if len(stamp) != 16 or stamp[8:9] != b"T" or stamp[15:] != b"Z" or not (day.isdigit() and clock.isdigit()):
-        raise ValueError("not an ISO 8601 basic time stamp")
-    hours, minutes, seconds = int(clock[:2]), int(clock[2:4]), int(clock[4:])
-    if hours > 23 or minutes > 59 or seconds > 60:
-        raise ValueError("not a time of day")
-    return _day_start_s(day) + hours * 3600 + minutes * 60 + seconds
-
-
-def _stamp_of_date_header(value: bytes) -> bytes:
-    """The Date header as a basic time stamp. Raises ValueError."""
-    match = _IMF_DATE.fullmatch(value.strip())
-    if match is None:
-        return value.strip()
-    day, month, year, *clock = match.groups()
-    return year + b"%02d" % (_MONTHS.index(month.title()) + 1) + day.rjust(2, b"0") + b"T" + b"".join(clock) + b"Z"
-
-
-def format_stamp(epoch_s: float) -> str:
-    """`YYYYMMDDTHHMMSSZ` of an epoch time."""
-    return datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-
-
+# Dates ----------------------------------------------------------------------------------------------------------------
 def _timestamp(found: Mapping[bytes, bytes], scope: _Scope, now_s: float) -> bytes:
     """The request's own time, proved to be signed, of the scope's day and within the allowed skew."""
     if b"x-amz-date" in found:
@@ -367,8 +246,8 @@ def _timestamp(found: Mapping[bytes, bytes], scope: _Scope, now_s: float) -> byt
         raise _incomplete("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
     try:
         if name == b"date":
-            stamp = _stamp_of_date_header(stamp)
-        at_s = _stamp_s(stamp)
+            stamp = canonical.stamp_of_date(stamp)
+        at_s = canonical.stamp_s(stamp)
     except ValueError as exc:
         raise _incomplete("Date must be in ISO-8601 'basic format'. See http://en.wikipedia.org/wiki/ISO_8601") from exc
     if name not in scope.required:
@@ -384,14 +263,12 @@ def _timestamp(found: Mapping[bytes, bytes], scope: _Scope, now_s: float) -> byt
 
 
 def _skewed(stamp: str, at_s: int, now_s: float) -> errors.RequestExpired:
-    now = format_stamp(now_s)
+    now = canonical.format_stamp(now_s)
     if at_s < now_s:
-        return errors.RequestExpired(
-            f"Signature expired: {stamp} is now earlier than {format_stamp(now_s - MAX_SKEW_S)} ({now} - 15 min.)"
-        )
-    return errors.RequestExpired(
-        f"Signature not yet current: {stamp} is still later than {format_stamp(now_s + MAX_SKEW_S)} ({now} + 15 min.)"
-    )
+        least = canonical.format_stamp(now_s - MAX_SKEW_S)
+        return errors.RequestExpired(f"Signature expired: {stamp} is now earlier than {least} ({now} - 15 min.)")
+    most = canonical.format_stamp(now_s + MAX_SKEW_S)
+    return errors.RequestExpired(f"Signature not yet current: {stamp} is still later than {most} ({now} + 15 min.)")
 
 
 def _spelled(name: bytes) -> str:
@@ -433,7 +310,7 @@ class Verifier:
         method: bytes,
         path: bytes,
         query: bytes,
-        headers: Headers,
+        headers: canonical.Headers,
         payload_sha256: str | None,
         now_s: float,
         services: Collection[str],
@@ -448,14 +325,14 @@ class Verifier:
         method: bytes,
         path: bytes,
         query: bytes,
-        headers: Headers,
+        headers: canonical.Headers,
         now_s: float,
         services: Collection[str],
     ) -> Head:
         """Check all that needs no body. `path` and `query` are as on the wire, without the question mark; `services`
         are the signing names that the route takes. Raises an AuthError.
         """
-        found = _collect(headers)
+        found = canonical.collect(headers)
         authorization = found.get(b"authorization")
         if authorization is None:
             raise _unsigned(query)
@@ -473,7 +350,7 @@ class Verifier:
         payload = found.get(b"x-amz-content-sha256")
         s3 = scope.service == "s3"
         _check_payload_header(payload, s3=s3)
-        tail = b"\n" + _canonical_headers(scope.signed, found) + b"\n\n" + scope.signed_line + b"\n"
+        tail = b"\n" + canonical.header_lines(scope.signed, found) + b"\n\n" + scope.signed_line + b"\n"
         start = method.upper() + b"\n"
         return Head(
             identity=proven.identity,
@@ -482,7 +359,7 @@ class Verifier:
             scope=proven.scope,
             signature=signature,
             key=proven.key,
-            canonical=tuple([start + target + tail for target in _targets(path, query, s3=s3)]),
+            canonical=tuple([start + target + tail for target in canonical.targets(path, query, s3=s3)]),
         )
 
     def finish(self, head: Head, payload_sha256: str | None) -> Identity:
@@ -569,8 +446,8 @@ def finish(head: Head, payload_sha256: str | None) -> Identity:
                 raise errors.InvalidSignature(_MISMATCH)
             payload = declared
     start = ALGORITHM + b"\n" + head.timestamp + b"\n" + head.scope + b"\n"
-    for canonical in head.canonical:
-        expected = head.key.sign(start + sha256(canonical + payload).hexdigest().encode())
+    for request in head.canonical:
+        expected = head.key.sign(start + sha256(request + payload).hexdigest().encode())
         if hmac.compare_digest(expected.encode(), head.signature):
             return head.identity
     raise errors.InvalidSignature(_MISMATCH)
@@ -594,19 +471,19 @@ def sign(
 
     `payload_sha256` is a hex digest or, for S3, one of PAYLOAD_WORDS as text.
     """
-    stamp = format_stamp(now_s)
+    stamp = canonical.format_stamp(now_s)
     added = [(b"x-amz-date", stamp.encode())]
     if service == "s3":
         added.append((b"x-amz-content-sha256", payload_sha256.encode()))
-    found = _collect([*headers, *added])
+    found = canonical.collect([*headers, *added])
     signed = sorted(found)
     signed_line = b";".join(signed)
-    target = _targets(path, query, s3=service == "s3")[-1]
-    canonical = b"\n".join(
-        [method.upper(), target, _canonical_headers(signed, found), b"", signed_line, payload_sha256.encode()]
+    target = canonical.targets(path, query, s3=service == "s3")[-1]
+    request = b"\n".join(
+        [method.upper(), target, canonical.header_lines(signed, found), b"", signed_line, payload_sha256.encode()]
     )
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request".encode()
-    to_sign = b"\n".join([ALGORITHM, stamp.encode(), scope, sha256(canonical).hexdigest().encode()])
+    to_sign = b"\n".join([ALGORITHM, stamp.encode(), scope, sha256(request).hexdigest().encode()])
     signature = derive_key(secret_key, stamp[:8], region, service).sign(to_sign).encode()
     value = b"%s Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
         ALGORITHM,
