@@ -164,12 +164,15 @@ class _Words:
                 self._made.add(part)
 
     def mount(self, *words: str) -> None:
-        """A mount; its target is the last word."""
+        """A mount; its target is the last word. Directories can be made in fresh memory, and nowhere else."""
         target = words[-1]
         self.directory(os.path.dirname(target))
         self.words += words
-        self._covered.add(target)
-        self._made.discard(target)
+        if "--tmpfs" in words:
+            self._made.add(target)
+        else:
+            self._covered.add(target)
+            self._made.discard(target)
 
 
 def _mount_system(to: _Words) -> None:
