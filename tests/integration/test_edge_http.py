@@ -456,8 +456,9 @@ from mooring.edge import worker
 from mooring.kit import counters
 layout = counters.Layout(workers=1, gauges=8, groups=2)
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-    runner.run(worker.run(
-        listen_fd={listener.fileno()}, worker=0, counters=counters.Counters(counters.create(layout), layout), control_socket="c", s3_socket="s", routes_socket={str(control.path)!r}, region="us-east-1"))
+    shared = counters.Counters(counters.create(layout), layout)
+    sockets = dict(control_socket="c", s3_socket="s", routes_socket={str(control.path)!r})
+    runner.run(worker.run(listen_fd={listener.fileno()}, worker=0, counters=shared, region="us-east-1", **sockets))
 """
     process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[listener.fileno()])
     try:

@@ -253,11 +253,9 @@ class Forward:
         if self._early_size > _ONE_WRITE_BYTES:
             self._early = []
         self._sent += 1
-        upstream.send(b"".join(early))
-        if self._connection.paused:
-            upstream.pause()
         if not self._whole:
-            self._connection.release()
+            self._connection.release()  # before send(), which may ask to hold again
+        upstream.send(b"".join(early))
 
     def _pass(self, data: bytes) -> None:
         if self._done:
