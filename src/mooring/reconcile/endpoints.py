@@ -80,7 +80,7 @@ class Endpoints:
     def _forget(self, key: EndpointKey) -> None:
         """There is no such endpoint."""
         self._routes.set_traffic(key, None)
-        self._routes.claim_variants(key, ())
+        self._routes.release_variants(key, keep=())
         self._pools.drop_others(owner_of(key), keep=())
 
     async def _reconcile(self, key: EndpointKey, endpoint: Endpoint) -> float | None:
@@ -92,6 +92,8 @@ class Endpoints:
             if wish.pool_id in templates:
                 self._pools.want(wish.pool_id, owner, templates[wish.pool_id], count=wish.count, proven=wish.proven)
         await self._route(key, endpoint, plan)
+        names = {variant.config.name for deployment in _deployments(endpoint) for variant in deployment.variants}
+        self._routes.release_variants(key, keep=names)
         if plan.conclusion is not None:
             await self._conclude(endpoint, plan.conclusion)
         elif plan.report is not None:

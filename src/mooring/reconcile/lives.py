@@ -159,7 +159,7 @@ class Life:
         if failure is None:
             self._pool.vanished(self)
             return False
-        self._say(f"Instance {self.spec.instance_id}: {restart.describe(failure)}")
+        self._say(f"Instance {self.spec.instance_id}: {restart.describe(failure) or 'ended'}")
         self._pool.ended(self, failure)
         return failure.cause is Cause.UNHEALTHY
 
@@ -227,7 +227,7 @@ class Life:
         self, handle: Handle, ended: "asyncio.Task[Exit | DriverError]", deadline_s: float
     ) -> Failure | None:
         timings, clock = self._world.timings, self._world.clock
-        pause_s = timings.probe_first_s
+        began_s = clock.monotonic_s()
         while True:
             answered = await self._probe(handle, ended)
             if ended.done():
@@ -243,8 +243,9 @@ class Life:
                     detail=f"It did not answer /ping with 200 within {self.spec.startup_timeout_s:g} s.",
                     exit=Exit(code=None, last_words=words),
                 )
+            # A tenth of the time it has taken already: quick models are found ready quickly, slow ones not pestered.
+            pause_s = min(max((clock.monotonic_s() - began_s) / 10, timings.probe_first_s), timings.probe_slowest_s)
             await asyncio.wait({ended}, timeout=min(pause_s, left_s))
-            pause_s = min(pause_s * 1.5, timings.probe_slowest_s)
 
     async def _while_healthy(self, handle: Handle, ended: "asyncio.Task[Exit | DriverError]") -> Failure:
         timings = self._world.timings
@@ -289,10 +290,29 @@ class Life:
             await self._insist(lambda: world.store.set_instance(instance_id, phase=Phase.STOPPING, handle=handle))
             if drain:
                 await self._drain(withdrawn)
-            await self._insist(lambda: world.driver.stop(handle, grace_s=self._grace_s))
+            await self._insist(lambda: self._stop(handle))
         await self._insist(lambda: world.driver.remove(instance_id))
         await self._insist(lambda: world.store.remove_instance(instance_id))
         world.routes.free_instance(instance_id)
+
+    async def _stop(self, handle: Handle) -> None:
+        """SIGTERM, and SIGKILL after the grace, which shrinks when the server itself is asked to stop meanwhile."""
+        driver = self._world.driver
+        if not self._hurry.is_set():
+            hurried = self._world.tasks.start(f"hurry-{self.spec.instance_id}", _wait(self._hurry))
+            stop = _quietly(driver.stop(handle, grace_s=self._grace_s))
+            stopping = self._world.tasks.start(f"stop-{self.spec.instance_id}", stop)
+            try:
+                await asyncio.wait({hurried, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    end = stopping.result()
+                    if isinstance(end, DriverError):
+                        raise end
+                    return
+            finally:
+                hurried.cancel()
+                stopping.cancel()
+        await driver.stop(handle, grace_s=self._grace_s)
 
     async def _drain(self, generation: int) -> None:
         """Until every worker has routes without it and nothing is in flight; bounded."""

@@ -173,16 +173,20 @@ class Publisher:
         self._instance_slots.release(instance_id, generation=self.generation)
 
     def claim_variants(self, key: EndpointKey, names: Collection[str]) -> None:
-        """Counter slots for exactly these variants of an endpoint. Raises SlotsExhausted."""
+        """Counter slots for these variants of an endpoint; idempotent. Raises SlotsExhausted."""
         self._reclaim()
-        wanted = {VariantKey(key, name) for name in names}
-        for variant in [held for held in self._variant_slots if held.endpoint == key and held not in wanted]:
-            self._variant_slots.release(variant, generation=self.generation)
-        for variant in sorted(wanted, key=lambda each: each.variant):
-            slot, new = self._variant_slots.claim(variant)
+        for name in sorted(names):
+            slot, new = self._variant_slots.claim(VariantKey(key, name))
             if new:
                 self._counters.clear_group(slot)
                 self._slots_changed = True
+
+    def release_variants(self, key: EndpointKey, *, keep: Collection[str]) -> None:
+        """Let the slots of an endpoint's other variants go, as far as they are not routed."""
+        routed = {share.variant for share in self._table.traffic.get(key, ())}
+        for held in list(self._variant_slots):
+            if held.endpoint == key and held.variant not in keep and held.variant not in routed:
+                self._variant_slots.release(held, generation=self.generation)
 
     def instance_slot(self, instance_id: str) -> int | None:
         """The gauge slot of an instance."""
