@@ -6,7 +6,7 @@
         <digest>/complete.json                      written last: an entry without it is garbage
         tmp/                                        work in progress; emptied at start
 
-Called by runtime.process. Knows S3 by a Protocol; which fields an `ObjectError` has is all it needs of failures.
+Called by runtime.process. Who may read the object is the object store's business.
 """
 
 import asyncio
@@ -15,40 +15,23 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mooring.kit import proc
 from mooring.kit.clock import Clock
 from mooring.runtime import archive
 from mooring.runtime.driver import DriverError, Progress
+from mooring.s3 import base as s3
 
 T = TypeVar("T")
 
 _READ_BYTES = 1 << 20
 _CONCURRENT = 4  # downloads at a time
 _FRESH_S = 900.0  # an entry used this recently is never collected: its instance may be about to start
-
-
-class ObjectStore(Protocol):
-    """What this needs of mooring.s3: stat(uri) for the etag, get_to_file bounded in size."""
-
-    async def stat(self, uri: str) -> "ObjectInfo":
-        """Raises an error with `status` (404, 403, …) and `retryable`."""
-
-    async def get_to_file(self, uri: str, path: Path, *, max_bytes: int) -> str:
-        """Returns the etag of what was fetched."""
-
-
-class ObjectInfo(Protocol):
-    """What stat answers."""
-
-    @property
-    def etag(self) -> str: ...  # noqa: D102
-    @property
-    def size(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +42,11 @@ class Artifact:
     directory: str
 
 
-def download_failure(uri: str, cause: str) -> str:
-    """FailureReason in AWS's words (hosting.md section 6.7), and why."""
+def download_failure(uri: str) -> str:
+    """FailureReason in AWS's words (hosting.md section 6.7)."""
     return (
         f'Failed to download model data for container "container_1" from URL: "{uri}". Please ensure that there is an '
-        f"object located at the URL and that the role passed to CreateModel has permissions to download the object. {cause}"
+        f"object located at the URL and that the role passed to CreateModel has permissions to download the object."
     )
 
 
@@ -71,7 +54,7 @@ class ArtifactCache:
     """See the module. `start` before the first use."""
 
     def __init__(
-        self, root: str, objects: ObjectStore, clock: Clock, *, bounds: archive.Bounds, max_bytes: int
+        self, root: str, objects: s3.ObjectStore, clock: Clock, *, bounds: archive.Bounds, max_bytes: int
     ) -> None:
         self._root = root
         self._temporary = os.path.join(root, "tmp")
@@ -80,7 +63,7 @@ class ArtifactCache:
         self._clock = clock
         self._bounds = bounds
         self._max_bytes = max_bytes
-        self._flights: dict[str, asyncio.Lock] = {}
+        self._flights: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._slots = asyncio.Semaphore(_CONCURRENT)
 
     def start(self) -> None:
@@ -98,52 +81,53 @@ class ArtifactCache:
         """Of a model without data."""
         return Artifact(digest="", directory=os.path.join(self._root, "empty"))
 
-    async def ensure(self, uri: str, progress: Progress) -> Artifact:
+    async def ensure(self, uri: str, progress: Progress, *, deadline_s: float) -> Artifact:
         """Fetch and unpack what `uri` (s3://bucket/key) names now, unless that content is here. Raises DriverError.
 
-        Idempotent; concurrent calls for one URI share the work. The caller bounds the time.
+        Idempotent; concurrent calls for one URI share the work. The caller bounds the whole; `deadline_s` bounds a fetch.
         """
-        if not uri.startswith("s3://"):
-            raise DriverError(f"model data must be an s3:// URI, not {uri!r}", retryable=False)
-        lock = self._flights.setdefault(uri, asyncio.Lock())
-        try:
-            async with lock:
-                return await self._ensure(uri, progress)
-        finally:
-            if not lock.locked() and self._flights.get(uri) is lock:
-                del self._flights[uri]
+        lock = self._flights.get(uri)
+        if lock is None:
+            lock = self._flights[uri] = asyncio.Lock()
+        async with lock:
+            try:
+                return await self._ensure(uri, progress, deadline_s)
+            except s3.NotFoundError as error:
+                raise _not_fetched(uri, "404: there is no such object", retryable=False) from error
+            except s3.DeniedError as error:
+                raise _not_fetched(uri, "403: access denied", retryable=False) from error
+            except s3.ObjectStoreError as error:
+                raise _not_fetched(uri, error.message, retryable=error.retryable) from error
 
-    async def _ensure(self, uri: str, progress: Progress) -> Artifact:
-        try:
-            info = await self._objects.stat(uri)
-        except Exception as error:  # the object store's errors are told apart by their fields
-            raise _translate(uri, error) from error
-        if info.size > self._bounds.packed_bytes:
+    async def _ensure(self, uri: str, progress: Progress, deadline_s: float) -> Artifact:
+        stat = await self._objects.stat(uri)
+        if stat is None:
+            raise s3.NotFoundError("no such object", uri=uri)
+        if stat.size > self._bounds.packed_bytes:
+            limit = self._bounds.packed_bytes
             raise DriverError(
-                f"model data {uri} has {info.size} bytes, more than the limit of {self._bounds.packed_bytes}",
-                retryable=False,
+                f"Model data {uri} has {stat.size} bytes, more than the limit of {limit}.", retryable=False
             )
-        known = await asyncio.to_thread(self._lookup, uri, info.etag)
+        known = await asyncio.to_thread(self._lookup, uri, stat.etag)
         if known is not None:
             progress(f"model data {uri} is in the cache")
             return known
         async with self._slots:
-            progress(f"downloading model data {uri} ({info.size} bytes)")
-            return await self._fetch(uri, progress)
+            progress(f"downloading model data {uri} ({stat.size} bytes)")
+            return await self._fetch(uri, progress, deadline_s)
 
-    async def _fetch(self, uri: str, progress: Progress) -> Artifact:
-        work = tempfile.mkdtemp(dir=self._temporary)
+    async def _fetch(self, uri: str, progress: Progress, deadline_s: float) -> Artifact:
+        work = await asyncio.to_thread(tempfile.mkdtemp, dir=self._temporary)
         try:
             packed = Path(work, "packed")
-            try:
-                etag = await self._objects.get_to_file(uri, packed, max_bytes=self._bounds.packed_bytes)
-            except Exception as error:
-                raise _translate(uri, error) from error
+            etag = await self._objects.get_to_file(
+                uri, packed, max_bytes=self._bounds.packed_bytes, deadline_s=deadline_s
+            )
             progress("checking and unpacking model data")
             # to its end even when the caller gives up: a thread cannot be stopped, and must not lose its directory
             return await _uninterrupted(self._unpack, uri, etag, packed, work)
         finally:
-            await asyncio.to_thread(_remove_tree, work)
+            await asyncio.shield(asyncio.to_thread(_remove_tree, work))
 
     # blocking parts, run in threads ---------------------------------------------------------------------------------
     def _unpack(self, uri: str, etag: str, packed: Path, work: str) -> Artifact:
@@ -229,16 +213,8 @@ class ArtifactCache:
         return found
 
 
-def _translate(uri: str, error: Exception) -> DriverError:
-    if isinstance(error, DriverError):
-        return error
-    status = getattr(error, "status", None)
-    if status == 404:
-        return DriverError(download_failure(uri, "(404: there is no such object)"), retryable=False)
-    if status == 403:
-        return DriverError(download_failure(uri, "(403: access denied)"), retryable=False)
-    retryable = bool(getattr(error, "retryable", True))
-    return DriverError(download_failure(uri, f"({error})"), retryable=retryable)
+def _not_fetched(uri: str, cause: str, *, retryable: bool) -> DriverError:
+    return DriverError(f"{download_failure(uri)} ({cause})", retryable=retryable)
 
 
 async def _uninterrupted(function: Callable[..., T], *arguments: object) -> T:

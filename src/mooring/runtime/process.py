@@ -27,12 +27,13 @@ from mooring.domain.instance import Exit, Handle, InstanceSpec
 from mooring.kit import logfile
 from mooring.kit.clock import Clock
 from mooring.runtime import archive, cgroups, images, instance_dir, sandbox, shim_client
-from mooring.runtime.artifacts import Artifact, ArtifactCache, ObjectStore
+from mooring.runtime.artifacts import Artifact, ArtifactCache
 from mooring.runtime.driver import Capabilities, DriverError, Prepared, Progress
 from mooring.runtime.environments import Environment, EnvironmentStore
 from mooring.runtime.instance_dir import InstanceDirectory, Record
 from mooring.runtime.requirements import read_requirements
 from mooring.runtime.sandbox import Egress, Mode, Mount, Program, Room, System
+from mooring.s3 import base as s3
 
 DRIVER = "process"
 CODE_DIR = "/opt/ml/code"  # of SAGEMAKER_SUBMIT_DIRECTORY=s3://…
@@ -95,7 +96,7 @@ class ProcessDriver:
         *,
         data_dir: Path,
         node_id: str,
-        objects: ObjectStore,
+        objects: s3.ObjectStore,
         environments: EnvironmentStore,
         clock: Clock,
         settings: ProcessSettings | None = None,
@@ -153,8 +154,11 @@ class ProcessDriver:
         uri = spec.model_data_url
         try:
             async with asyncio.timeout(spec.download_timeout_s):
-                artifact = self._artifacts.empty if uri is None else await self._artifacts.ensure(uri, progress)
-                code = await self._artifacts.ensure(submit, progress) if submit.startswith("s3://") else None
+                artifact, code = self._artifacts.empty, None
+                if uri is not None:
+                    artifact = await self._artifacts.ensure(uri, progress, deadline_s=spec.download_timeout_s)
+                if submit.startswith("s3://"):
+                    code = await self._artifacts.ensure(submit, progress, deadline_s=spec.download_timeout_s)
         except TimeoutError as error:
             raise DriverError(
                 f"Downloading and unpacking model data took longer than {spec.download_timeout_s:g} seconds.",

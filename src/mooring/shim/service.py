@@ -43,7 +43,18 @@ def run(launch: Launch) -> None:
         _tell(launch.ready_fd, {"error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
     _tell(launch.ready_fd, shim.identity())
-    shim.serve()
+    try:
+        shim.serve()
+    except Exception as error:  # process edge: a bug; its death kills the instance, the log says why
+        shim.say(f"the shim failed: {type(error).__name__}: {error}, line {_line_of(error)}")
+        raise
+
+
+def _line_of(error: Exception) -> int:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return 0 if at is None else at.tb_lineno
 
 
 def _tell(fd: int, value: dict[str, object]) -> None:
@@ -99,9 +110,7 @@ class Shim:
             self._append(logfile.format_event(_now_ms(), line))
         self._child = child.start(launch)
         if self._child.failures:
-            self._append(
-                logfile.format_event(_now_ms(), f"mooring: limits that could not be set: {self._child.failures}")
-            )
+            self.say(f"limits that could not be set: {self._child.failures}")
         self._init_pid = 0
         self._info = b""
         self._stop_at_s: float | None = None  # monotonic: SIGKILL then
@@ -123,6 +132,10 @@ class Shim:
             self._turn(self._next_deadline_s())
         self._finish()
 
+    def say(self, text: str) -> None:
+        """A line of the shim's own in the log."""
+        self._append(logfile.format_event(_now_ms(), f"mooring: {text}"))
+
     # the loop ----------------------------------------------------------------------------------------------------
     def _watch(self, fd: int, handler: Callable[[], None], events: int = _READ) -> None:
         self._handlers[fd] = handler
@@ -141,12 +154,12 @@ class Shim:
         self._expire(time.monotonic())
 
     def _next_deadline_s(self) -> float:
-        deadlines = [connection.deadline_s for connection in self._connections.values()]
+        deadlines = [time.monotonic() + 3600.0, *(connection.deadline_s for connection in self._connections.values())]
         if self._stop_at_s is not None:
             deadlines.append(self._stop_at_s)
         if self._output_paused():
             deadlines.append(self._tick_ends_s)
-        return min(deadlines, default=time.monotonic() + 3600)
+        return min(deadlines)
 
     def _expire(self, now_s: float) -> None:
         if self._output_paused() and now_s >= self._tick_ends_s:
