@@ -144,7 +144,7 @@ async def _build(launch: Launch, stack: AsyncExitStack, on_fatal: Callable[[str,
     driver = await ProcessDriver.open(
         data_dir=settings.data_dir,
         node_id=launch.data_id,
-        objects=objects,
+        objects=objects.store,
         environments=environments,
         clock=clock,
     )

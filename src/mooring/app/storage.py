@@ -10,24 +10,14 @@ from pathlib import Path
 from mooring.control.context import Existence
 from mooring.domain.routing import Credential
 from mooring.kit.unixpath import SocketPath
-from mooring.s3.base import BadUriError, DeniedError, NotFoundError, ObjectStat, ObjectStoreError
+from mooring.s3.base import BadUriError, DeniedError, NotFoundError
 from mooring.s3.client import S3Access, S3ObjectStore
 
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.02
-_FETCH_DEADLINE_S = 24 * 3600.0  # the instance's own download time-out is the one that counts
 _HEAD_DEADLINE_S = 10.0
-
-
-class FetchError(Exception):
-    """What runtime.artifacts tells failures apart by. `status`: as HTTP has it, None where there was no answer."""
-
-    def __init__(self, message: str, *, status: int | None, retryable: bool) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retryable = retryable
 
 
 class Objects:
@@ -35,7 +25,7 @@ class Objects:
 
     def __init__(self, *, url: str, socket_path: Path, region: str, credential: Credential) -> None:
         self._socket_path = socket_path
-        self._store = S3ObjectStore(
+        self.store = S3ObjectStore(
             S3Access(
                 endpoint_url=url,
                 region=region,
@@ -47,29 +37,12 @@ class Objects:
     async def exists(self, uri: str) -> Existence:
         """See control.context.Artifacts."""
         try:
-            found = await self._store.stat(uri, deadline_s=_HEAD_DEADLINE_S)
+            found = await self.store.stat(uri, deadline_s=_HEAD_DEADLINE_S)
         except DeniedError:
             return "denied"
         except (BadUriError, NotFoundError):
             return "no"
         return "no" if found is None else "yes"
-
-    async def stat(self, uri: str) -> ObjectStat:
-        """See runtime.artifacts.ObjectStore. Raises FetchError."""
-        try:
-            found = await self._store.stat(uri)
-        except ObjectStoreError as error:
-            raise _translated(error) from error
-        if found is None:
-            raise FetchError(f"{uri}: there is no such object", status=404, retryable=False)
-        return found
-
-    async def get_to_file(self, uri: str, path: Path, *, max_bytes: int) -> str:
-        """See runtime.artifacts.ObjectStore. Raises FetchError."""
-        try:
-            return await self._store.get_to_file(uri, path, max_bytes=max_bytes, deadline_s=_FETCH_DEADLINE_S)
-        except ObjectStoreError as error:
-            raise _translated(error) from error
 
     async def wait_ready(self, *, timeout_s: float) -> bool:
         """Whether the S3 process answers requests (its socket is open long before)."""
@@ -102,9 +75,4 @@ class Objects:
 
     async def aclose(self) -> None:
         """Let go of connections."""
-        await self._store.aclose()
-
-
-def _translated(error: ObjectStoreError) -> FetchError:
-    status = 404 if isinstance(error, NotFoundError) else 403 if isinstance(error, DeniedError) else None
-    return FetchError(str(error), status=status, retryable=error.retryable)
+        await self.store.aclose()
