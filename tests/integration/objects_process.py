@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
+from mooring.protocol import sigv4
 
 MAIN = Path(__file__).with_name("objects_main.py")
 ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "secretsecretsecretsecretsecretsecretsecr"
@@ -81,3 +84,26 @@ def objects_process(root: Path, *flags: str) -> Iterator[ObjectsProcess]:
         yield process
     finally:
         process.close()
+
+
+def signature(method, target, headers, payload, region="us-east-1"):
+    path, _, query = target.partition("?")
+    return sigv4.sign(
+        method=method.encode(),
+        path=path.encode(),
+        query=query.encode(),
+        headers=headers,
+        payload_sha256=payload,
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+        region=region,
+        service="s3",
+        now_s=time.time(),
+    )
+
+
+def raw_head(method, target, headers, payload):
+    """A signed request head as bytes."""
+    own = [(b"host", b"127.0.0.1"), *headers]
+    lines = [b"%s: %s" % pair for pair in own + signature(method, target, own, payload)]
+    return b"\r\n".join([f"{method} {target} HTTP/1.1".encode(), *lines, b"", b""])
