@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server import Server
+from tests.server import Server, is_foreign
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,7 +15,7 @@ def _no_foreign_aws_settings() -> Iterator[None]:
     """What stands in this machine's environment or home must not decide what tests see."""
     patch = pytest.MonkeyPatch()
     for name in list(os.environ):
-        if name.startswith(("AWS_", "MOORING_", "BOTO_")):
+        if is_foreign(name):
             patch.delenv(name)
     patch.setenv("AWS_CONFIG_FILE", os.devnull)
     patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

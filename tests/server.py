@@ -43,6 +43,11 @@ def wait_until(true: Callable[[], Any], *, what: str, timeout_s: float = 30.0, e
         time.sleep(every_s)
 
 
+def is_foreign(name: str) -> bool:
+    """Settings of this machine's environment that must not decide what tests see; `make test-effects`' switch may."""
+    return name.startswith(("AWS_", "MOORING_", "BOTO_")) and name != "MOORING_TEST_DROP_MEMBER"
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process that cannot be taken for another: pids are used again, start times are not."""
@@ -104,7 +109,7 @@ class Server:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the command without waiting for anything."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOORING_"))}
+        inherited = {name: value for name, value in os.environ.items() if not is_foreign(name)}
         arguments = ("serve", "--port", str(self.port), "--data-dir", str(self.data_dir), *self.arguments)
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
