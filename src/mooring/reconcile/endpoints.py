@@ -14,7 +14,7 @@ from mooring.domain.endpoint import Deployment, Endpoint, EndpointKey, Variant
 from mooring.domain.ids import PoolId
 from mooring.domain.instance import Limits
 from mooring.domain.pool import InstanceTemplate
-from mooring.domain.rollout import EndpointPlan, Observed
+from mooring.domain.rollout import EndpointPlan, Observed, PoolWish
 from mooring.kit.clock import Clock
 from mooring.reconcile.lives import LogLine
 from mooring.reconcile.loop import Temporary
@@ -90,7 +90,14 @@ class Endpoints:
         plan = rollout.plan_endpoint(endpoint, observed)
         for wish in plan.pools:
             if wish.pool_id in templates:
-                self._pools.want(wish.pool_id, owner, templates[wish.pool_id], count=wish.count, proven=wish.proven)
+                self._pools.want(
+                    wish.pool_id,
+                    owner,
+                    templates[wish.pool_id],
+                    count=wish.count,
+                    proven=wish.proven,
+                    pin=_pin(endpoint, wish),
+                )
         await self._route(key, endpoint, plan)
         names = {variant.config.name for deployment in _deployments(endpoint) for variant in deployment.variants}
         self._routes.release_variants(key, keep=names)
@@ -171,6 +178,15 @@ def _deployments(endpoint: Endpoint) -> Iterable[Deployment]:
         yield endpoint.active.deployment
     if endpoint.generation > endpoint.observed_generation:
         yield endpoint.desired
+
+
+def _pin(endpoint: Endpoint, wish: PoolWish) -> tuple[str, float] | None:
+    """The image that a pool in force has run so far; its replacements run the same, also after a restart."""
+    active, name = endpoint.active, wish.variant.config.name
+    if active is None or active.deployment.pool_id(name) != wish.pool_id or not active.images.get(name):
+        return None
+    image = active.images[name][0]
+    return image.resolved_image, image.resolved_at_s
 
 
 def _template(endpoint: Endpoint, variant: Variant, limits: Limits) -> InstanceTemplate:

@@ -10,6 +10,7 @@ the end may be done twice. What a life means for its pool (start another? give u
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from mooring.kit.tasks import Group
 from mooring.reconcile.loop import Temporary
 from mooring.reconcile.routes import Publisher
 from mooring.runtime.driver import Driver, DriverError
-from mooring.store.base import Store, StoreError
+from mooring.store.base import AlreadyExists, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ Probe = Callable[[str], Awaitable[bool]]  # address → it answered /ping with 2
 LogLine = Callable[[str, str, str], None]  # log group, stream, text
 
 LAST_WORDS_BYTES = 2048
+PERSIST_ATTEMPTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,14 +189,13 @@ class Life:
         world, spec = self._world, self.spec
         for note in spec.limits.notes:
             self._say(f"Instance {spec.instance_id}: {note}")
-        await world.store.put_instance_intent(
-            InstanceRecord(spec=spec, phase=Phase.INTENT, created_at_s=world.clock.now_s(), labels=self._labels)
-        )
+        intent = InstanceRecord(spec=spec, phase=Phase.INTENT, created_at_s=world.clock.now_s(), labels=self._labels)
+        await self._persist(lambda: world.store.put_instance_intent(intent))
         prepared = await world.driver.prepare(spec, self._say)
         self._pool.resolved(prepared.resolved_image, prepared.resolved_at_s)
         handle = await world.driver.start(spec, prepared)
         self.handle = handle
-        await world.store.set_instance(spec.instance_id, phase=Phase.STARTED, handle=handle)
+        await self._persist(lambda: world.store.set_instance(spec.instance_id, phase=Phase.STARTED, handle=handle))
         return handle
 
     async def _find_again(self, found: InstanceRecord) -> Handle | None:
@@ -205,8 +206,24 @@ class Life:
         self.handle = handle
         self._pool.resolved(handle.resolved_image, found.created_at_s)
         if found.phase is not Phase.STARTED or handle != found.handle:
-            await world.store.set_instance(found.spec.instance_id, phase=Phase.STARTED, handle=handle)
+            await self._persist(
+                lambda: world.store.set_instance(found.spec.instance_id, phase=Phase.STARTED, handle=handle)
+            )
         return handle
+
+    async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """A write on the way up, repeated a few times: passing trouble of the store is no fault of the instance."""
+        for attempt in itertools.count(1):
+            try:
+                return await write()
+            except AlreadyExists:
+                return None  # an attempt that seemed to fail did not: the id is ours alone
+            except StoreError as error:
+                if not error.retryable or attempt == PERSIST_ATTEMPTS:
+                    raise
+                logger.warning("instance %s: %s; again", self.spec.instance_id, error)
+            await asyncio.sleep(restart.backoff_s(attempt))
+        return None
 
     # health ---------------------------------------------------------------------------------------------------------
     async def _watch(self, handle: Handle, deadline_s: float) -> Failure:

@@ -20,6 +20,7 @@ from mooring.domain.pool import InstanceTemplate, MemberState
 from mooring.domain.restart import Cause, Failure, Seat
 from mooring.domain.rollout import PoolState
 from mooring.kit import clock as clocks
+from mooring.kit.tasks import Group
 from mooring.reconcile.lives import Life, World
 from mooring.reconcile.slots import SlotsExhausted
 
@@ -82,7 +83,9 @@ class _Pool:
             resolved_at_s=resolved_at_s,
         )
 
-    def want(self, template: InstanceTemplate, *, count: int, proven: int) -> None:
+    def want(self, template: InstanceTemplate, *, count: int, proven: int, pin: tuple[str, float] | None) -> None:
+        if self.pin is None:
+            self.pin = pin
         if self.count == count and self.template == template and not self._unproven(min(proven, count)):
             return
         old_count = count if self.count is None else self.count
@@ -149,7 +152,7 @@ class _Pool:
 
     def add(self, life: Life) -> None:
         self.lives[life.spec.instance_id] = life
-        self._parent.world.tasks.start(f"life-{life.spec.instance_id}", life.run())
+        self._parent.lives.start(life.spec.instance_id, life.run())
 
     def _publish(self) -> None:
         healthy: dict[str, str] = {
@@ -205,8 +208,10 @@ class Pools:
         room: Room,
         on_change: Callable[[str], None],
         new_id: Callable[[], InstanceId] | None = None,
+        on_fatal: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.world = world
+        self.lives = Group("lives", on_fatal)  # a bug there could leave an instance without an owner
         self.closing = False
         self._moved = asyncio.Event()
         self._room = room
@@ -215,11 +220,23 @@ class Pools:
         self._pools: dict[PoolId, _Pool] = {}
 
     # owners ---------------------------------------------------------------------------------------------------------
-    def want(self, pool_id: PoolId, owner: str, template: InstanceTemplate, *, count: int, proven: int) -> None:
-        """Have this pool with so many instances. `proven`: as in domain.pool.next_seats. Idempotent."""
+    def want(
+        self,
+        pool_id: PoolId,
+        owner: str,
+        template: InstanceTemplate,
+        *,
+        count: int,
+        proven: int,
+        pin: tuple[str, float] | None = None,
+    ) -> None:
+        """Have this pool with so many instances. Idempotent.
+
+        `proven`: as in domain.pool.next_seats. `pin`: the resolved image, and when, where the owner remembers them.
+        """
         if self.closing:
             return
-        self._pool(pool_id, owner).want(template, count=count, proven=proven)
+        self._pool(pool_id, owner).want(template, count=count, proven=proven, pin=pin)
 
     def drop(self, pool_id: PoolId) -> None:
         """Have no such pool: its instances leave. Idempotent."""
@@ -318,6 +335,7 @@ class Pools:
         self.closing = True
         for each in self._pools.values():
             each.cancel_timer()
+        await self.lives.aclose()
         await self.world.tasks.aclose()
 
     # for pools ------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Reconciler:
             timings=timings or Timings(),
             tasks=Group("instances"),
         )
-        self._pools = Pools(world=world, room=room, on_change=self._wake_owner)
+        self._pools = Pools(world=world, room=room, on_change=self._wake_owner, on_fatal=on_fatal)
         self._endpoints = Endpoints(
             store=store, pools=self._pools, routes=self._routes, types=types, room=room, clock=clock, log=log
         )

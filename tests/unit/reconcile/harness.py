@@ -328,10 +328,13 @@ class FakeDriver:
                 return Exit(code=None)
             if not instance.ended.is_set():
                 self.stopped.append(handle.instance_id)
-                instance.die(-15)
+                instance.die(-15 if instance.spec.image != "stubborn" else -9)
             assert instance.exit is not None
             return instance.exit
 
+        found = self.instances.get(handle.instance_id)
+        if found is not None and found.spec.image == "stubborn" and not found.ended.is_set():
+            await asyncio.sleep(grace_s)
         return await self.freeze.around(effect)
 
     async def remove(self, instance_id: InstanceId) -> None:

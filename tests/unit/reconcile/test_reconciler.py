@@ -1,14 +1,16 @@
 """Endpoints from wish to traffic, in virtual time over fakes: what callers see, what edges see, what runs."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.reconcile.harness import GIB, Scene, deployment, run_virtual, scene
+from tests.unit.reconcile.harness import GIB, SCOPE, Scene, deployment, run_virtual, scene
 
 from mooring.domain import capacity
 from mooring.domain.endpoint import Change, EndpointStatus
 from mooring.runtime.driver import DriverError
+from mooring.store.base import StoreError
 
 
 @pytest.fixture
@@ -429,5 +431,136 @@ def test_instances_that_died_while_the_server_was_away_are_replaced_and_strays_s
         assert "i-stray" not in on.driver.instances
         await on.until(lambda: dead not in on.store.instances)
         on.assert_converged()
+
+    played(story)
+
+
+def test_a_stop_under_way_is_cut_short_when_the_server_itself_stops(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1", ("a", 2, 1.0), model="stubborn"))
+        on.store.update("e", deployment("d1", ("a", 1, 1.0), model="stubborn"), Change.WEIGHTS)
+        on.wake("e")
+        await on.until_status("e", EndpointStatus.IN_SERVICE)
+        await asyncio.sleep(2)
+        assert len(on.driver.alive()) == 2, "one is in its 30 s of grace"
+        assert await on.reconciler.stop_all_instances(timeout_s=10)
+        assert not on.driver.instances
+
+    played(story)
+
+
+def test_stopping_says_when_instances_are_left(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1"))
+        on.driver.trouble["remove"] = [DriverError("busy", retryable=True)] * 50
+        assert not await on.reconciler.stop_all_instances(timeout_s=5)
+        assert on.store.instances, "its row stays for the next start"
+
+    played(story)
+
+
+def test_trouble_while_an_instance_ends_is_met_with_patience(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1"))
+        on.driver.trouble["stop"] = [DriverError("busy", retryable=True), DriverError("odd", retryable=False)]
+        on.driver.trouble["remove"] = [DriverError("busy", retryable=True)]
+        on.store.delete("e")
+        on.wake("e")
+        await on.until_status("e", None)
+        assert not on.driver.instances
+        assert not on.store.instances
+
+    played(story)
+
+
+def test_a_store_that_fails_now_and_then_only_delays(played) -> None:
+    async def story(on: Scene) -> None:
+        calls: dict[str, int] = {}
+
+        def fail(name: str) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if calls[name] % 2:
+                raise StoreError("disk is away", retryable=True)
+
+        on.store.fail = fail
+        await on.in_service("e", deployment("d1", ("a", 2, 1.0)))
+        on.store.update("e", deployment("d2", ("a", 1, 1.0)))
+        on.wake("e")
+        await on.until_status("e", EndpointStatus.IN_SERVICE)
+        assert on.store.endpoints["e"].active.deployment.id == "d2"
+        await on.until(lambda: len(on.store.instances) == 1)
+        on.store.delete("e")
+        on.wake("e")
+        await on.until_status("e", None)
+        on.assert_converged()
+
+    played(story)
+
+
+def test_a_replacement_runs_the_pinned_image_even_when_nothing_survived_the_restart(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1"))
+        on.driver.alive()[0].die(-9)
+        await on.restart()
+        await on.until(lambda: len(on.driver.started) == 2 and len(on.driver.alive()) == 1)
+        assert on.driver.alive()[0].spec.resolved_image == "good@sha256:1"
+
+    played(story)
+
+
+def test_an_instance_that_was_leaving_when_the_server_was_killed_gets_no_traffic_again(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1", ("a", 2, 1.0)))
+        slots = {i.instance_id: i.slot for i in on.edge.route("e").variants[0].instances}
+        for slot in slots.values():
+            on.counters.word[on.counters.gauge(0, slot)] = 1
+        on.store.update("e", deployment("d1", ("a", 1, 1.0)), Change.WEIGHTS)
+        on.wake("e")
+        await on.until(lambda: len(on.edge.instances("e")["a"]) == 1)
+        await asyncio.sleep(1)
+        (kept,) = on.edge.instances("e")["a"]
+        seen = len(on.edge.tables)
+        await on.restart()
+        await on.until(lambda: len(on.store.instances) == 1)
+        assert set(on.store.instances) == {kept}
+        for table in on.edge.tables[seen:]:
+            assert [i.instance_id for i in table.endpoints[0].variants[0].instances] == [kept]
+
+    played(story)
+
+
+def test_memory_below_the_floor_fails_a_create_and_delays_a_replacement(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1"))
+        plenty = on.inventory
+        on.inventory = replace(plenty, memory_available_bytes=100 << 20)
+        on.store.create("f", deployment("d2"))
+        on.wake("f")
+        await on.until_status("f", EndpointStatus.FAILED)
+        assert "GiB of memory are available, the floor is 0.5 GiB" in on.store.endpoints["f"].failure_reason
+        on.driver.alive()[0].die(-9, oom_killed=True)
+        await on.until(lambda: on.edge.instances("e") == {"a": []})
+        await asyncio.sleep(30)
+        assert not on.driver.alive()
+        assert any("ran out of memory" in text for _, _, text in on.lines)
+        on.inventory = plenty
+        await on.until(lambda: len(on.edge.instances("e")["a"]) == 1)
+
+    played(story)
+
+
+def test_the_view_shows_endpoints_variants_slots_and_instances(played) -> None:
+    async def story(on: Scene) -> None:
+        await on.in_service("e", deployment("d1", ("a", 1, 1.0), ("b", 2, 0.5)))
+        route = on.edge.route("e")
+        status = on.reconciler.status()
+        assert [(each.name, each.scope) for each in status.endpoints] == [("e", SCOPE)]
+        assert [(v.name, v.slot, v.weight, len(v.instances)) for v in status.endpoints[0].variants] == [
+            (v.name, v.slot, v.weight, len(v.instances)) for v in route.variants
+        ]
+        assert {(i.instance_id, i.slot, i.address) for i in status.instances} == {
+            (i.instance_id, i.slot, i.address) for v in route.variants for i in v.instances
+        }
+        assert status.acknowledged_generation == status.generation == on.edge.table.generation
 
     played(story)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from mooring.domain.ids import EndpointName, PoolId
 from mooring.domain.rollout import Traffic
 from mooring.domain.routing import Credential
 from mooring.kit import counters, frames
-from mooring.reconcile.routes import NotAcknowledged, Publisher
+from mooring.reconcile.routes import NotAcknowledged, Publisher, check_peer
 from mooring.reconcile.slots import SlotsExhausted
 from mooring.reconcile.table import VariantKey
 
@@ -265,3 +266,15 @@ def test_a_worker_that_is_alive_but_silent_is_killed(played) -> None:
             child.communicate()
 
     played(story)
+
+
+def test_a_peer_of_another_user_is_refused() -> None:
+    class Peer:
+        def getsockopt(self, level: int, option: int, size: int) -> bytes:
+            return struct.pack("3i", 1, os.getuid() + 1, 1)
+
+    with pytest.raises(PermissionError, match="user"):
+        check_peer(Peer())  # type: ignore[arg-type]
+    mine, other = socket.socketpair()
+    with mine, other:
+        check_peer(mine)
