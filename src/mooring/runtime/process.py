@@ -36,8 +36,6 @@ from mooring.runtime.sandbox import Egress, Mode, Mount, Program, Room, System
 from mooring.s3 import base as s3
 
 DRIVER = "process"
-CODE_DIR = "/opt/ml/code"  # of SAGEMAKER_SUBMIT_DIRECTORY=s3://…
-
 _ANSWER_S = 5.0  # for a shim to say that it lives
 _KILL_S = 5.0
 _STOP_SLACK_S = 15.0  # beyond the grace, for a shim to end
@@ -176,8 +174,8 @@ class ProcessDriver:
         root = os.path.join(self._data_dir, "cache", "server") if plain else sandbox.SERVER_ROOT
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, spec.environment.get("PYTHONPATH", ""))))
         if code is not None:
-            mounts.append(Mount(source=code.directory, target=CODE_DIR))
-            environment[contract.ENV_SUBMIT_DIRECTORY] = code.directory if plain else CODE_DIR
+            mounts.append(Mount(source=code.directory, target=contract.CODE_DIR))
+            environment[contract.ENV_SUBMIT_DIRECTORY] = code.directory if plain else contract.CODE_DIR
             if plain:
                 environment[contract.ENV_CODE_DIR] = code.directory
         if not plain and self._settings.egress == "none":
@@ -523,7 +521,6 @@ def _base_environment(spec: InstanceSpec, bin_directory: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "AWS_REGION": spec.scope.region,
         "AWS_DEFAULT_REGION": spec.scope.region,
-        "OMP_NUM_THREADS": str(max(1, int(spec.limits.vcpu))),  # libraries count the machine's cores, not the quota's
         **spec.environment,
         contract.ENV_VCPU: f"{spec.limits.vcpu:g}",
         "PATH": f"{bin_directory}:/usr/local/bin:/usr/bin:/bin",

@@ -20,7 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -328,6 +328,44 @@ def _try(system: System, timeout_s: float) -> str:
     if done.returncode == 0:
         return ""
     return done.stderr.decode("utf-8", "replace").strip().splitlines()[-1] if done.stderr else f"exit {done.returncode}"
+
+
+# Builds ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BuildWrap:
+    """runtime.uv's Wrap: a package's build sees the system, what it is told to read and write, and the network."""
+
+    bwrap: str
+
+    def __call__(self, argv: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> list[str]:
+        """The command to run instead."""
+        to = _Words()
+        _mount_system(to)
+        to.directory("/etc")
+        for name in (*_ETC_OF_HOST, "passwd", "group", "hosts", "nsswitch.conf"):
+            if os.path.exists(f"/etc/{name}"):
+                to.mount("--ro-bind", f"/etc/{name}", f"/etc/{name}")
+        if os.path.exists("/etc/resolv.conf"):
+            to.mount("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf")
+        to.mount("--proc", "/proc")
+        to.mount("--dev", "/dev")
+        to.mount("--tmpfs", _TMP)
+        shown = [("--ro-bind", str(path)) for path in readable if not is_system_path(str(path))]
+        shown += [("--bind", str(path)) for path in writable]
+        for flag, path in sorted(shown, key=lambda item: item[1]):
+            to.mount(flag, path, path)
+        words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+        words += ["--die-with-parent", "--new-session", *to.words, "--remount-ro", "/"]
+        if writable:
+            words += ["--chdir", str(writable[0])]
+        return [self.bwrap, *words, "--", *argv]
+
+
+def build_wrap(system: System) -> BuildWrap | None:
+    """For EnvironmentStore(wrap=…); None where there is no sandbox."""
+    return None if system.mode is Mode.PLAIN else BuildWrap(system.bwrap)
 
 
 # Our own model server -------------------------------------------------------------------------------------------------
