@@ -100,7 +100,7 @@ class Store(Protocol):
         """Update what serves now (counts, images) without concluding a generation. Raises NotFound."""
 
     async def remove_endpoint(self, scope: Scope, name: str, *, generation: int) -> None:
-        """Delete the row of an endpoint marked deleting at `generation`, with its tags. Raises Conflict."""
+        """Delete the row of an endpoint marked deleting at `generation`, with its tags. Raises Conflict, NotFound."""
 
     # instances (observed) ----------------------------------------------------------------------------------------
     async def put_instance_intent(self, record: InstanceRecord) -> None:

@@ -70,6 +70,10 @@ class SqliteStore(SqlStore):
                 schema.upgrade(connection)
         except sa.exc.SQLAlchemyError as error:
             raise failures.translate(error) from error
+        except OSError as error:
+            raise StoreError(
+                f"the database {self._path} cannot be opened: {error.strerror}", retryable=False
+            ) from error
 
     def _close(self) -> None:
         self._readers.shutdown(wait=True)
