@@ -49,6 +49,14 @@ def make_endpoint(sm: Any, name: str = "Ep") -> None:
 @pytest.mark.shows(
     "CreateModel.ModelName", "DescribeModel.ModelName", "DeleteModel.ModelName", "CreateModel.ExecutionRoleArn"
 )
+@pytest.mark.shows(
+    "CreateModel->ModelArn",
+    "DescribeModel->PrimaryContainer.Image",
+    "DescribeModel->PrimaryContainer.ModelDataUrl",
+    "DescribeModel->PrimaryContainer.Environment",
+    "DescribeModel->PrimaryContainer.Mode",
+    "DescribeModel->ExecutionRoleArn",
+)
 def test_a_model_from_creation_to_deletion(sm: Any) -> None:
     container = {"Image": "img:1", "ModelDataUrl": DATA, "Environment": {"A": "1"}}
     made = sm.create_model(ModelName="Demo", PrimaryContainer=container, ExecutionRoleArn=ROLE)
@@ -64,6 +72,15 @@ def test_a_model_from_creation_to_deletion(sm: Any) -> None:
     )
 
 
+@pytest.mark.shows(
+    "DescribeEndpoint->EndpointStatus",
+    "DescribeEndpoint->ProductionVariants[].VariantName",
+    "DescribeEndpoint->ProductionVariants[].CurrentWeight",
+    "DescribeEndpoint->ProductionVariants[].DesiredWeight",
+    "DescribeEndpoint->ProductionVariants[].CurrentInstanceCount",
+    "DescribeEndpoint->ProductionVariants[].DesiredInstanceCount",
+    "DeleteEndpoint.EndpointName",
+)
 def test_an_endpoint_from_creation_to_deletion_with_the_waiters(server: ApiServer, sm: Any) -> None:
     make_endpoint(sm)
     assert sm.describe_endpoint(EndpointName="Ep")["EndpointStatus"] == "Creating"
@@ -99,6 +116,9 @@ def test_an_endpoint_from_creation_to_deletion_with_the_waiters(server: ApiServe
     "CreateEndpointConfig.ProductionVariants[].ModelName",
     "CreateEndpointConfig.ProductionVariants[].InitialVariantWeight",
     "CreateEndpointConfig.ProductionVariants[].InitialInstanceCount",
+)
+@pytest.mark.shows(
+    "DescribeEndpoint->EndpointConfigName", "DescribeEndpoint->PendingDeploymentSummary.EndpointConfigName"
 )
 def test_an_update_takes_the_endpoint_to_another_config(server: ApiServer, sm: Any) -> None:
     make_endpoint(sm)
@@ -209,6 +229,7 @@ def test_operations_that_are_not_offered_are_named(sm: Any) -> None:
     "ListModels.MaxResults",
     "ListModels.NameContains",
 )
+@pytest.mark.shows("ListModels->Models[].ModelName", "ListModels->NextToken")
 def test_models_are_listed_by_pages_filters_and_order(sm: Any) -> None:
     for number in (3, 1, 2):
         make_model(sm, f"m{number}")
@@ -227,6 +248,7 @@ def test_models_are_listed_by_pages_filters_and_order(sm: Any) -> None:
 
 
 @pytest.mark.shows("ListModels.CreationTimeAfter", "ListModels.CreationTimeBefore")
+@pytest.mark.shows("DescribeModel->CreationTime")
 def test_models_are_listed_by_creation_time(sm: Any) -> None:
     for name in ("a", "b", "c"):
         make_model(sm, name)
@@ -247,6 +269,15 @@ def test_models_are_listed_by_creation_time(sm: Any) -> None:
     "ListEndpointConfigs.NameContains",
     "DescribeEndpointConfig.EndpointConfigName",
     "DeleteEndpointConfig.EndpointConfigName",
+)
+@pytest.mark.shows(
+    "ListEndpointConfigs->EndpointConfigs[].EndpointConfigName",
+    "ListEndpointConfigs->NextToken",
+    "DescribeEndpointConfig->ProductionVariants[].VariantName",
+    "DescribeEndpointConfig->ProductionVariants[].ModelName",
+    "DescribeEndpointConfig->ProductionVariants[].InstanceType",
+    "DescribeEndpointConfig->ProductionVariants[].InitialInstanceCount",
+    "DescribeEndpointConfig->ProductionVariants[].InitialVariantWeight",
 )
 def test_endpoint_configs_are_listed_described_and_deleted(sm: Any) -> None:
     make_model(sm)
@@ -275,6 +306,12 @@ def test_endpoint_configs_are_listed_described_and_deleted(sm: Any) -> None:
     "ListEndpoints.LastModifiedTimeBefore",
     "ListEndpoints.CreationTimeAfter",
     "ListEndpoints.CreationTimeBefore",
+)
+@pytest.mark.shows(
+    "ListEndpoints->Endpoints[].EndpointName",
+    "ListEndpoints->NextToken",
+    "DescribeEndpoint->CreationTime",
+    "DescribeEndpoint->LastModifiedTime",
 )
 def test_endpoints_are_listed_by_pages_filters_and_order(server: ApiServer, sm: Any) -> None:
     make_endpoint(sm, "e2")
@@ -313,6 +350,7 @@ def test_endpoints_are_listed_by_pages_filters_and_order(server: ApiServer, sm: 
     "CreateModel.Tags[].Key",
     "CreateModel.Tags[].Value",
 )
+@pytest.mark.shows("AddTags->Tags[].Key", "AddTags->Tags[].Value", "ListTags->Tags[].Key", "ListTags->Tags[].Value")
 def test_tags_of_a_model(sm: Any) -> None:
     arn = ARN + "model/Demo"
     make_model(sm, Tags=[{"Key": "a", "Value": "1"}])
