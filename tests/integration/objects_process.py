@@ -102,8 +102,8 @@ def signature(method, target, headers, payload, region="us-east-1"):
     )
 
 
-def raw_head(method, target, headers, payload):
+def raw_head(method, target, headers, payload, host=b"127.0.0.1"):
     """A signed request head as bytes."""
-    own = [(b"host", b"127.0.0.1"), *headers]
+    own = [(b"host", host), *headers]
     lines = [b"%s: %s" % pair for pair in own + signature(method, target, own, payload)]
     return b"\r\n".join([f"{method} {target} HTTP/1.1".encode(), *lines, b"", b""])

@@ -1,5 +1,6 @@
 """kill -9 of the S3 process under load: what was acknowledged is there, nothing is torn, nothing is left over."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,7 +11,12 @@ import time
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from tests.integration.objects_process import objects_process, raw_head
+from tests.integration.objects_process import ACCESS_KEY, SECRET_KEY, objects_process, raw_head
+
+from mooring.domain.routing import Credential
+from mooring.objects import serve
+from mooring.objects.credentials import CredentialSource
+from mooring.protocol import sigv4
 
 BUCKET = "crash-bucket"
 KILLS = int(os.environ.get("TEST_OBJECTS_KILLS", "6"))
@@ -193,3 +199,43 @@ def test_a_stop_lets_an_upload_in_flight_end(tmp_path):
         assert process.stop() == 0
         process.restart()
         assert process.client().get_object(Bucket=BUCKET, Key="k")["Body"].read() == data
+
+
+async def test_it_serves_a_unix_socket_in_virtual_host_style(tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s3.sock"))
+    listener.listen(16)
+    credentials = CredentialSource("us-east-1")
+    arn = "arn:aws:iam::000000000000:root"
+    key = Credential(access_key=ACCESS_KEY, secret_key=SECRET_KEY, account="000000000000", arn=arn)
+    credentials.replace([key])
+    ready = asyncio.Event()
+    serving = asyncio.ensure_future(
+        serve.run(
+            listener.detach(),
+            tmp_path / "s3",
+            region="us-east-1",
+            account="000000000000",
+            credentials=credentials,
+            ready=ready.set,
+        )
+    )
+    try:
+        async with asyncio.timeout(30):
+            await ready.wait()
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s3.sock"))
+            for method, target, expected in (
+                ("PUT", "/", b"200"),
+                ("GET", "/?list-type=2", b"200"),
+                ("GET", "/k", b"404"),
+            ):
+                writer.write(raw_head(method, target, [], sigv4.EMPTY_SHA256, host=b"unix-bucket.localhost"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.split()[1] == expected
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                await reader.readexactly(length)
+            writer.close()
+    finally:
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving

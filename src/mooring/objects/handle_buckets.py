@@ -15,6 +15,7 @@ _MAX_BUCKETS = 10_000
 
 async def list_buckets(site: Site, request: Request) -> Reply:
     """API_ListBuckets."""
+    site.check_owner(request.headers.get("x-amz-expected-bucket-owner"))
     prefix = request.parameters.get("prefix", "")
     region = request.parameters.get("bucket-region", "")
     token = request.parameters.get("continuation-token", "")
@@ -55,6 +56,7 @@ async def list_buckets(site: Site, request: Request) -> Reply:
 async def create_bucket(site: Site, request: Request) -> Reply:
     """API_CreateBucket."""
     name = request.target.bucket
+    site.check_owner(request.headers.get("x-amz-expected-bucket-owner"))
     check_plain(request.headers)
     if not names.is_bucket_name(name):
         raise S3Error("InvalidBucketName", "The specified bucket is not valid.", fields={"BucketName": name})

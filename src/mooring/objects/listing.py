@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-_BATCH = 128
+_FIRST_BATCH = 4  # behind a common prefix; grows while keys stand alone
 
 
 class Row(Protocol):
@@ -68,17 +68,18 @@ def page_of(fetch: Fetch[R], *, prefix: bytes, delimiter: bytes, after: bytes, l
     last = after
     start = first_key(prefix=prefix, delimiter=delimiter, after=after)
     end = after_prefix(prefix)
+    size = _FIRST_BATCH if delimiter else limit + 1
     while limit > 0 and start is not None and (end is None or start < end):
         wanted = limit - len(rows) - len(prefixes) + 1  # one more tells whether there is more
-        batch = fetch(start, end, min(wanted, _BATCH) if delimiter else wanted)
-        start = None
+        batch = fetch(start, end, min(wanted, size))
+        start, size = None, size * 4
         for row in batch:
             if len(rows) + len(prefixes) == limit:
                 return Page(rows=tuple(rows), prefixes=tuple(prefixes), truncated=True, last=last)
             rolled = common_prefix(row.key, prefix, delimiter)
             if rolled is not None:
                 prefixes.append(rolled)
-                last, start = rolled, after_prefix(rolled)
+                last, start, size = rolled, after_prefix(rolled), _FIRST_BATCH
                 break
             rows.append(row)
             last, start = row.key, row.key + b"\0"

@@ -6,9 +6,12 @@ A write makes its bytes durable first (`Intake`), then commits one row; a reader
 object, whatever is killed in between. Every method blocks; all are thread-safe. One process owns a directory.
 """
 
+import fcntl
 import functools
 import logging
+import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from mooring.domain.ids import Scope
 from mooring.kit.clock import Clock
 from mooring.objects import listing, preconditions, rows
 from mooring.objects.blobs import Blobs
-from mooring.objects.errors import S3Error, no_such_bucket, no_such_key
+from mooring.objects.errors import S3Error, StorageError, no_such_bucket, no_such_key
 from mooring.objects.index import Connection, Index, Work
 from mooring.objects.intake import Intake
 from mooring.objects.reading import ObjectReader
@@ -25,6 +28,26 @@ from mooring.objects.records import Attributes, Body, Bucket, Checksum, ObjectHe
 logger = logging.getLogger(__name__)
 
 _SWEEP_BATCH = 500
+_LOCK_ATTEMPTS = 100
+_LOCK_PAUSE_S = 0.05
+
+
+def lock_directory(path: Path) -> int:
+    """Make this process the directory's only one; the lock ends with the descriptor. Raises StorageError.
+
+    A process that is just being replaced gets a moment to go.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 < _LOCK_ATTEMPTS:
+                time.sleep(_LOCK_PAUSE_S)
+        else:
+            return fd
+    os.close(fd)
+    raise StorageError(f"another process uses {path.parent}")
 
 
 class Storage:
@@ -36,14 +59,23 @@ class Storage:
         self.clock = clock
         self.index = Index(root / "index.db")
         self.blobs = Blobs(root)
+        self._lock = -1
         self._bucket_changes = threading.Lock()
         self._buckets: Mapping[str, Bucket] = {}  # all of them, whoever owns them: this process alone changes them
 
     def start(self) -> None:
         """Open the directory, making it if need be, and finish what a crash interrupted."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.blobs.start()
-        self.index.start()
+        self._lock = lock_directory(self._root / "lock")
+        try:
+            self.blobs.start()
+            self.index.start()
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def _recover(self) -> None:
         settled, removed = self.blobs.sweep(lambda name: self.index.read(functools.partial(rows.is_blob, name=name)))
         while doomed := self.index.read(lambda connection: rows.doomed_blobs(connection, _SWEEP_BATCH)):
             gone = self.blobs.remove(doomed)
@@ -56,6 +88,9 @@ class Storage:
     def close(self) -> None:
         """Finish what is queued and close."""
         self.index.close()
+        fd, self._lock = self._lock, -1
+        if fd >= 0:
+            os.close(fd)
 
     def now_s(self) -> int:
         """The time that rows carry."""

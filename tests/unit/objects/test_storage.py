@@ -233,6 +233,14 @@ def test_a_blob_doomed_but_not_removed_is_removed_at_the_next_start(storage, buc
     again.close()
 
 
+def test_a_directory_has_one_process(storage, tmp_path, monkeypatch):
+    monkeypatch.setattr("mooring.objects.storage._LOCK_ATTEMPTS", 1)
+    with pytest.raises(StorageError, match="another process"):
+        opened(tmp_path / "s3")
+    storage.close()
+    opened(tmp_path / "s3").close()
+
+
 def test_a_directory_of_a_newer_version_is_refused(storage, tmp_path):
     storage.close()
     with sqlite3.connect(tmp_path / "s3" / "index.db") as connection:
