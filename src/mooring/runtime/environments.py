@@ -32,7 +32,7 @@ from mooring.runtime.driver import DriverError, Progress
 from mooring.runtime.images import ImageRequest, PythonPins
 from mooring.runtime.interpreters import Interpreter, Interpreters
 from mooring.runtime.requirements import MAIN, Requirements, normalise, parse_requirements
-from mooring.runtime.uv import Uv, Wrap
+from mooring.runtime.uv import Uv, Wrap, to_the_end
 
 MARKER = "mooring.json"
 RESOLVE_TIMEOUT_S = 600.0
@@ -217,7 +217,7 @@ class EnvironmentStore:
         if not marker.exists() or not environment.python.exists():
             return None
         now = self._clock.now_s()
-        os.utime(marker, (now, now))  # last used, for collect
+        os.utime(marker, (now, now))
         return environment
 
     def _environment(self, plan: _Plan, lock: bytes) -> Environment:
@@ -301,7 +301,7 @@ class EnvironmentStore:
         except OSError as error:
             raise DriverError(f"{plan.what}: the environment cannot be written: {error}.", retryable=True) from error
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+            await to_the_end(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
     async def _resolve(self, plan: _Plan, work: Path, say: Progress) -> bytes:
         """The lock. The image's packages stay at its versions where the user's requirements leave them; what the user asks
@@ -369,6 +369,8 @@ class EnvironmentStore:
         built = work / "env"
         marker = {"python": plan.interpreter.identity, "lock": environment.lock_sha256}
         (built / MARKER).write_text(json.dumps(marker))
+        now = self._clock.now_s()
+        os.utime(built / MARKER, (now, now))  # last used, for collect
         disk.sync_tree(built)
         if environment.path.exists():
             if self._existing(plan, lock) is not None:

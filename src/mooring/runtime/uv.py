@@ -10,16 +10,17 @@ import os
 import re
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mooring.runtime.driver import DriverError, Progress
 
 MAX_LINE_CHARS = 2000
 TAIL_LINES = 40
 _READ_BYTES = 1 << 16
+_REAP_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 # What an operator may have set for uv or for any program that goes out to the network; nothing else is passed on.
@@ -41,6 +42,7 @@ _PASSED = (
     "UV_EXTRA_INDEX_URL",
     "UV_FIND_LINKS",
     "UV_INSECURE_HOST",
+    "UV_HTTP_RETRIES",
     "UV_SYSTEM_CERTS",
     "UV_NATIVE_TLS",
 )
@@ -170,8 +172,35 @@ async def _run(
     finally:
         # the whole session: what a package's build started must not go on either
         _kill_group(process.pid)
-        if process.returncode is None:
-            await asyncio.shield(process.wait())
+        await to_the_end(_reap(process))
+
+
+async def to_the_end(cleaning: Coroutine[Any, Any, None]) -> None:
+    """Await something short that must not be left half done, however often we are cancelled meanwhile."""
+    task = asyncio.ensure_future(cleaning)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.done():
+                raise
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    """A killed process is waited for, and its pipe read to the end, so that nothing of it stays in the loop."""
+    await process.wait()
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_REAP_S):
+            while await process.stdout.read(_READ_BYTES):
+                pass
+    except TimeoutError:
+        return  # something that left the session still holds the pipe
 
 
 async def _read_lines(stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:

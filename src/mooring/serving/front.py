@@ -111,6 +111,8 @@ class Front:
                     worker.kill()
         for worker in list(self._workers):
             worker.reap(wait=False)
+        if self._exit_code is None and len(self._connections) < MAX_CONNECTIONS:
+            self._set_accepting(True)
 
     # --- signals ---
 
@@ -214,7 +216,9 @@ class Front:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                say("a connection cannot be accepted: {}".format(error))  # out of descriptors: those in use go on
+                # out of descriptors: those in use go on, new ones wait until one ends, or for a tick
+                say("a connection cannot be accepted: {}".format(error))
+                self._set_accepting(False)
                 return
             sock.setblocking(False)
             if sock.family != getattr(socket, "AF_UNIX", None):
