@@ -181,6 +181,34 @@ def test_the_process_refuses_until_it_has_credentials_and_stops_cleanly(tmp_path
         assert process.stop() == 0
 
 
+def test_a_disk_that_is_full_costs_the_request_and_nothing_else(tmp_path):
+    with objects_process(tmp_path / "s3", "--small-files") as process:
+        s3 = process.client(retries={"total_max_attempts": 1})
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"old")
+        with pytest.raises(ClientError) as caught:
+            s3.put_object(Bucket=BUCKET, Key="k", Body=b"x" * (3 << 20))
+        assert caught.value.response["Error"]["Code"] == "InternalError"
+        assert list((process.root / "staging").iterdir()) == []
+        assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"old"
+        failed, kept = 0, []
+        for number in range(100):  # until the index itself has no room
+            try:
+                s3.put_object(Bucket=BUCKET, Key=f"n{number}", Body=b"y" * 16_000)
+                kept.append(f"n{number}")
+            except ClientError:
+                failed += 1
+        assert failed
+        assert kept
+        process.kill()
+    with objects_process(tmp_path / "s3") as process:
+        s3 = process.client()
+        assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"old"
+        for key in kept:
+            assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"y" * 16_000
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"new" * (1 << 20))
+
+
 def test_a_stop_lets_an_upload_in_flight_end(tmp_path):
     with objects_process(tmp_path / "s3") as process:
         process.client().create_bucket(Bucket=BUCKET)
