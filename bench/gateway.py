@@ -215,6 +215,7 @@ class Control:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(16)
+        self._peers: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -226,11 +227,12 @@ class Control:
             (length,) = struct.unpack(">I", peer.recv(4, socket.MSG_WAITALL))
             msgspec.json.decode(peer.recv(length, socket.MSG_WAITALL), type=channel.Hello)
             peer.sendall(self._frame)
-            threading.Thread(target=peer.recv, args=(1 << 16,), daemon=True).start()
+            self._peers.append(peer)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        for one in (self._listener, *self._peers):
+            one.close()
 
 
 @contextlib.contextmanager

@@ -49,6 +49,10 @@ def classify(request: Request) -> Target:
     path, headers = request.path, request.headers
     authorization = headers.get(b"authorization")
     if authorization is not None:
+        if path.startswith(_PREFIX) and b"/s3/aws4_request" not in authorization:  # the hot path: no pattern needed
+            target = invocation(request.method, path)
+            if target is not None:
+                return target
         scope = _SCOPE.search(authorization)
         if scope is not None:
             if scope[1] == b"s3":

@@ -20,7 +20,8 @@ from mooring.net import dial
 logger = logging.getLogger(__name__)
 
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_CONNECT_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 1.0
+_STEADY_S = 2.0  # a channel that held this long ends a run of failures
 
 
 class Subscriber:
@@ -36,7 +37,9 @@ class Subscriber:
     async def run(self) -> None:
         """Follow control for ever."""
         failures = 0
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
                 reader, writer = await self._connect()
             except dial.ConnectError as error:
@@ -45,11 +48,12 @@ class Subscriber:
                 try:
                     await self._follow(reader, writer)
                     logger.warning("the route channel was closed; serving on with the last table")
-                    failures = 0
                 except (OSError, frames.FrameError, msgspec.MsgspecError) as error:
                     logger.warning("the route channel broke (%s); serving on with the last table", error)
                 finally:
                     writer.close()
+            if loop.time() - began_s > _STEADY_S:
+                failures = 0
             await asyncio.sleep(_WAITS_S[min(failures, len(_WAITS_S) - 1)])
             failures += 1
 

@@ -44,13 +44,6 @@ _MAX_ATTEMPTS = 8
 _START = (
     f"POST {contract.PATH_INVOCATIONS} HTTP/1.1\r\nHost: localhost:{contract.PORT}\r\nContent-Length: %d\r\n".encode()
 )
-# Client → container: what the API knows and a plain endpoint takes; nothing is invented (hosting.md section 1.4).
-_FORWARDED = (
-    (b"content-type", b"Content-Type: "),
-    (b"accept", b"Accept: "),
-    (contract.HEADER_CUSTOM_ATTRIBUTES.lower().encode(), contract.HEADER_CUSTOM_ATTRIBUTES.encode() + b": "),
-    (contract.HEADER_INFERENCE_ID.lower().encode(), contract.HEADER_INFERENCE_ID.encode() + b": "),
-)
 # Container → client.
 _RETURNED = {
     b"content-type": b"Content-Type: ",
@@ -74,37 +67,27 @@ _READING, _PARKED, _CONNECTING, _SENT, _STREAMING, _DONE = _State
 class Invocation:
     """See the module."""
 
-    __slots__ = (
-        "_attempts",
-        "_begun_ns",
-        "_chunked",
-        "_connection",
-        "_counted",
-        "_deadline_s",
-        "_digest",
-        "_endpoint",
-        "_gateway",
-        "_head",
-        "_held",
-        "_held_size",
-        "_holding",
-        "_instance",
-        "_members",
-        "_name",
-        "_operation",
-        "_park_deadline_s",
-        "_parts",
-        "_request",
-        "_request_id",
-        "_sent_ns",
-        "_size",
-        "_state",
-        "_tried",
-        "_unproved",
-        "_upstream",
-        "_variant",
-        "account",
-    )
+    # What most requests never touch stands here, so that beginning one sets only what differs.
+    account = ""
+    _members: runtime.Invocation | None = None
+    _forwarded = b"\r\n"  # the fields that go to the container, and the empty line
+    _endpoint: Endpoint | None = None
+    _variant: Variant | None = None
+    _instance: Instance | None = None
+    _upstream: Upstream | None = None
+    _tried: tuple[Instance, ...] = ()
+    _attempts = 0
+    _park_deadline_s = 0.0
+    _deadline_s = 0.0
+    _begun_ns = 0
+    _sent_ns = 0
+    _size = 0
+    _unproved = 0  # of this body, in the gateway's count of bytes not proved yet
+    _holding = 0  # of this body, in the gateway's count of bytes held
+    _counted = False  # it was sent to a model
+    _held: tuple[bytes, ...] | list[bytes] = ()  # of the answer, until it is whole or too long to hold
+    _held_size = 0
+    _chunked = False
 
     def __init__(
         self,
@@ -126,25 +109,7 @@ class Invocation:
         self._operation = operation
         self._state: _State = _READING
         self._parts: list[bytes] = []
-        self._size = 0
-        self._unproved = 0  # of this body, in the gateway's count of bytes not proved yet
-        self._holding = 0  # of this body, in the gateway's count of bytes held
         self._digest = sha256()
-        self.account = ""
-        self._members: runtime.Invocation | None = None
-        self._endpoint: Endpoint | None = None
-        self._variant: Variant | None = None
-        self._instance: Instance | None = None
-        self._upstream: Upstream | None = None
-        self._tried: list[Instance] = []
-        self._attempts = 0
-        self._park_deadline_s = 0.0
-        self._deadline_s = 0.0
-        self._sent_ns = 0
-        self._counted = False
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._chunked = False
 
     # Exchange: the client ----------------------------------------------------------------------------------------
     def body(self, data: bytes) -> None:
@@ -178,10 +143,7 @@ class Invocation:
             self.account = sigv4.finish(self._head, self._digest.hexdigest()).account
             if self._operation is not None:
                 raise texts.not_offered(self._operation)
-            self._members = members = runtime.parse_invocation(self._name, self._request.headers.items())
-            refused = texts.refused_member(members)
-            if refused is not None:
-                raise refused
+            self._members, self._forwarded = gateway.read_members(self._name, self._request.headers)
             gateway.flights.add(self)
             self._dispatch()
         except errors.ServiceError as error:
@@ -211,7 +173,7 @@ class Invocation:
         """Parked: a new table, or some time passed."""
         if self._state is not _PARKED:
             return
-        self._tried.clear()
+        self._tried = ()
         self._attempts = 0
         try:
             self._dispatch()
@@ -243,7 +205,7 @@ class Invocation:
         if self._state is not _CONNECTING or self._instance is not instance:
             return
         self._let_go()
-        self._tried.append(instance)
+        self._tried = (*self._tried, instance)
         self._again()
 
     # Sink: the instance ------------------------------------------------------------------------------------------
@@ -258,15 +220,15 @@ class Invocation:
             if ended and not self._held:
                 self._succeed(upstream, parts)
                 return
-            self._held += parts
+            self._held = [*self._held, *parts]
             if ended:
-                self._succeed(upstream, self._held)
+                self._succeed(upstream, list(self._held))
                 return
             self._held_size += sum(map(len, parts))
             if self._held_size > _HOLD_BYTES:
                 self._begin_streaming(upstream)
             return
-        self._held += parts
+        self._held = [*self._held, *parts]
         self._held_size += sum(map(len, parts))
         if ended or self._held_size > _ERROR_BODY_BYTES:
             self._fail_model(self._model_answered(status, whole=ended), status=status, upstream_done=ended)
@@ -288,7 +250,7 @@ class Invocation:
             return
         if upstream.status >= 300:
             # A status came, its body did not: the status is what the model said.
-            self._held += upstream.take()
+            self._held = [*self._held, *upstream.take()]
             self._fail_model(self._model_answered(upstream.status, whole=False), status=upstream.status)
             return
         self._fail_model(self._no_answer())
@@ -369,13 +331,7 @@ class Invocation:
     # sending -----------------------------------------------------------------------------------------------------
     def _send(self, upstream: Upstream) -> None:
         gateway = self._gateway
-        headers = self._request.headers
-        pieces = [_START % self._size]
-        for name, start in _FORWARDED:
-            value = headers.get(name)
-            if value is not None:
-                pieces.append(start + value + b"\r\n")
-        pieces.append(b"\r\n")
+        head = _START % self._size + self._forwarded
         self._upstream = upstream
         self._state = _SENT
         self._counted = True
@@ -383,10 +339,9 @@ class Invocation:
         upstream.begin(self)
         self._sent_ns = perf_counter_ns()
         if self._size <= _JOIN_BYTES:
-            pieces += self._parts
-            upstream.send(b"".join(pieces))
+            upstream.send(head + (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)))
         else:
-            upstream.send_parts([b"".join(pieces), *self._parts])
+            upstream.send_parts([head, *self._parts])
             self._parts = []  # never sent twice: see _undelivered
         if self._size > _ONE_WRITE_BYTES:
             self._parts = []
@@ -422,8 +377,8 @@ class Invocation:
         head = b"%b%b%b%b" % (wire.status_line(200), self._head_fields(upstream), framing, connection.head_end())
         connection.send(head)
         self._state = _STREAMING
-        held, self._held = self._held, []
-        self._stream(held, ended=False)
+        held, self._held = self._held, ()
+        self._stream(list(held), ended=False)
 
     def _stream(self, parts: list[bytes], *, ended: bool) -> None:
         connection = self._connection
@@ -527,18 +482,20 @@ class Invocation:
         self._state = _DONE
         gateway = self._gateway
         gateway.flights.discard(self)
-        gateway.parked.pop(self, None)
+        if gateway.parked:
+            gateway.parked.pop(self, None)
         if self._unproved:
             gateway.unproved_bytes -= self._unproved
             self._unproved = 0
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
-        self._let_go()
+        if self._instance is not None:
+            self._let_go()
         gateway.held_bytes -= self._holding
         self._holding = 0
         self._parts = []
-        self._held = []
+        self._held = ()
 
 
 def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from mooring.domain import errors, routing
 from mooring.gateway import texts
 from mooring.gateway.invocation import Invocation
+from mooring.gateway.members import MemberReader
 from mooring.gateway.router import Router
 from mooring.invoke.pool import PoolLimits
 from mooring.kit import tasks
@@ -79,6 +80,7 @@ class Gateway:
         self.parked: dict[Invocation, None] = {}  # in order of arrival
         self.unproved_bytes = 0
         self.held_bytes = 0
+        self.read_members = MemberReader().read
         self._region = region
         self._verifier = sigv4.Verifier((), region)
         self._credentials: tuple[routing.Credential, ...] = ()
@@ -115,7 +117,7 @@ class Gateway:
                 method=request.method,
                 path=request.path,
                 query=request.query,
-                headers=list(request.headers.items()),
+                headers=request.headers,
                 now_s=self.clock.now_s(),
                 services=_SERVICES,
             )

@@ -326,9 +326,11 @@ class Connection(asyncio.Protocol):
     def reply(self, status: int, fields: bytes, payload: bytes) -> None:
         """A whole answer: `fields` are complete lines of a head; length, date and connection are added."""
         self._begun = True
+        line = wire.STATUS_LINES.get(status) or wire.status_line(status)
+        end = b"Connection: close\r\n\r\n" if self.closing() else b"\r\n"
         self._transport.write(
             b"%bDate: %b\r\n%bContent-Length: %d\r\n%b%b"
-            % (wire.status_line(status), self._server.date, fields, len(payload), self.head_end(), payload)
+            % (line, self._server.date, fields, len(payload), end, payload)
         )
         self.finish()
 

@@ -51,31 +51,6 @@ class Sink(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection. See the module."""
 
-    __slots__ = (
-        "_close_delimited",
-        "_done",
-        "_feed",
-        "_fields_seen",
-        "_gone",
-        "_head_bytes",
-        "_headless",
-        "_no_body",
-        "_on_gone",
-        "_parser",
-        "_poisoned",
-        "_sink",
-        "_socket",
-        "_transport",
-        "fields",
-        "heard",
-        "idle_since_s",
-        "keep",
-        "parts",
-        "reason",
-        "reused",
-        "status",
-    )
-
     fields: list[tuple[bytes, bytes]]
     heard: bool  # a byte of an answer has come
     keep: bool  # the connection may be used again
@@ -238,7 +213,7 @@ class Upstream(asyncio.Protocol):
         if self._no_body:
             self._done = True
             self._new_parser()  # this one waits for a body that a HEAD's answer does not have
-        elif status not in (204, 304):
+        elif not self.keep and status not in (204, 304):
             self._close_delimited = not any(
                 name in (b"content-length", b"transfer-encoding") for name, _ in self.fields
             )
@@ -262,15 +237,13 @@ class Upstream(asyncio.Protocol):
 
     # inside ------------------------------------------------------------------------------------------------------
     def _reset(self, *, no_body: bool) -> None:
-        self.status = 0
+        self.status = self._head_bytes = self._fields_seen = 0
         self.reason = b""
         self.fields = []
         self.parts = []
-        self.heard = False
         self._no_body = no_body
         self._headless = True
-        self._done = self._poisoned = self._close_delimited = False
-        self._head_bytes = self._fields_seen = 0
+        self.heard = self._done = self._poisoned = self._close_delimited = False
 
     def _new_parser(self) -> None:
         self._parser = httptools.HttpResponseParser(self)

@@ -105,6 +105,7 @@ def _day_start_s(day: bytes) -> int:
     return (datetime.date(int(day[:4]), int(day[4:6]), int(day[6:8])).toordinal() - _EPOCH_DAY) * 86400
 
 
+@lru_cache(maxsize=1024)  # requests of the same second share it; what is no stamp raises, and is not kept
 def stamp_s(stamp: bytes) -> int:
     """Epoch seconds of `YYYYMMDDTHHMMSSZ`. Raises ValueError."""
     day, clock = stamp[:8], stamp[9:15]
