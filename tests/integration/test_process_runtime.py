@@ -439,3 +439,40 @@ async def test_without_a_sandbox_models_still_run_and_the_log_says_so(tmp_path: 
         again = await driver.start(rig.spec(), rig.prepared(tmp_path))
         await rig.healthy(again)
         assert (await driver.stop(again, grace_s=10)).code == 0
+
+
+async def test_a_user_namespace_closes_models_in_where_the_server_is_not_root(
+    tmp_path: Path, node_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def user_only(bwrap: str, _: str, __: list[str]) -> list[sandbox.System]:
+        return [sandbox.System(mode=sandbox.Mode.USER_NAMESPACE, bwrap=bwrap)]
+
+    monkeypatch.setattr(sandbox, "_candidates", user_only)
+    async with rig.driven(tmp_path, node_id) as driver:
+        if not driver.capabilities.sandbox:
+            pytest.skip("no user namespaces here")
+        handle = await driver.start(rig.spec(), rig.prepared(tmp_path, tcp=True, SECRET="very-hush"))
+        path = handle.address.removeprefix("dial:")
+
+        async def ask(expression: str) -> str:
+            with await asyncio.to_thread(_dial, path, 8080) as connection:
+                body = f"eval {expression}".encode()
+                connection.sendall(b"POST /invocations HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                return (await asyncio.to_thread(connection.recv, 65536)).decode()
+
+        async def up() -> bool:
+            try:
+                return bool(await ask("1"))
+            except ConnectionRefusedError:
+                return False
+
+        await rig.until(up, "an answer")
+        assert "very-hush" in await ask("os.environ['SECRET']")
+        for pid in rig.processes_of(tmp_path):
+            assert b"very-hush" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        for target in ("/opt/ml/model/x", "/x", "/proc/sys/kernel/core_pattern", "/etc/passwd"):
+            said = await ask(f"open({target!r}, 'w')")
+            assert "Read-only" in said or "Permission denied" in said, said
+        assert "No such file" in await ask("os.stat('/etc/shadow')")
+        assert "0000000000000000" in await ask("open('/proc/self/status').read().split('CapEff:')[1][:20]")
+        assert (await driver.stop(handle, grace_s=10)).code == 0

@@ -27,7 +27,7 @@ class Record:
     address: str
     resolved_image: str
     uid: int
-    artifact: str  # digest
+    artifacts: tuple[str, ...]  # digests of what is mounted
     environment: str  # path of the environment in use; "" when none
     log_directory: str
 
@@ -65,7 +65,10 @@ class InstanceDirectory:
         """What `make` wrote; None when it is not there whole."""
         content = self._json(names.SPEC)
         try:
-            return None if content is None else Record(**{**content, "control_group": tuple(content["control_group"])})
+            if content is None:
+                return None
+            lists = {name: tuple(content[name]) for name in ("control_group", "artifacts")}
+            return Record(**{**content, **lists})
         except (TypeError, KeyError):
             return None
 

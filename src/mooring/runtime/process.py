@@ -26,6 +26,7 @@ from mooring.domain.ids import InstanceId
 from mooring.domain.instance import Exit, Handle, InstanceSpec
 from mooring.kit import logfile
 from mooring.kit.clock import Clock
+from mooring.kit.tasks import Group
 from mooring.runtime import archive, cgroups, images, instance_dir, sandbox, shim_client
 from mooring.runtime.artifacts import Artifact, ArtifactCache
 from mooring.runtime.driver import Capabilities, DriverError, Prepared, Progress
@@ -59,6 +60,7 @@ class Recipe:
 
     program: Program
     artifact: Artifact
+    code: Artifact | None = None
     environment: str = ""  # name in the environment store
 
 
@@ -86,7 +88,8 @@ class ProcessDriver:
         self._groups = groups
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._uids: dict[str, int] = {}  # of starts under way
-        self._collect_at_s = 0.0
+        self._collect_at_s = clock.monotonic_s() + _COLLECT_EVERY_S
+        self._tasks = Group("process-driver")
 
     @classmethod
     async def open(
@@ -138,12 +141,12 @@ class ProcessDriver:
         code_directory = Path(code.directory) if code is not None else Path(artifact.directory, "code")
         requirements = await asyncio.to_thread(read_requirements, code_directory)
         environment = await self._environments.ensure(request, requirements, progress, pinned=spec.resolved_image)
-        await self._collect_sometimes()
+        self._collect_sometimes()
         program = self._server_program(spec, environment, request.family, code)
         return Prepared(
             resolved_image=environment.resolved_image,
             resolved_at_s=self._clock.now_s(),
-            token=Recipe(program=program, artifact=artifact, environment=environment.name),
+            token=Recipe(program=program, artifact=artifact, code=code, environment=environment.name),
         )
 
     async def _fetch(self, spec: InstanceSpec, progress: Progress) -> tuple[Artifact, Artifact | None]:
@@ -237,7 +240,7 @@ class ProcessDriver:
             address=address,
             resolved_image=resolved_image,
             uid=self._pick_uid(spec.instance_id),
-            artifact=recipe.artifact.digest,
+            artifacts=tuple(part.digest for part in (recipe.artifact, recipe.code) if part is not None),
             environment=recipe.environment,
             log_directory=log_directory(self._data_dir, spec),
         )
@@ -468,16 +471,22 @@ class ProcessDriver:
     async def collect(self) -> None:
         """Bring the caches within their bounds; what instances use stays."""
         records = await asyncio.to_thread(self._records)
-        await asyncio.to_thread(self._artifacts.collect, {record.artifact for record in records})
+        in_use = {digest for record in records for digest in record.artifacts}
+        await asyncio.to_thread(self._artifacts.collect, in_use)
         await self._environments.collect(
             max_bytes=self._settings.environments_max_bytes, in_use={record.environment for record in records}
         )
 
-    async def _collect_sometimes(self) -> None:
+    def _collect_sometimes(self) -> None:
+        """Beside the work: measuring the caches takes its time, and nobody who starts an instance shall wait for it."""
         now_s = self._clock.monotonic_s()
         if now_s >= self._collect_at_s:
             self._collect_at_s = now_s + _COLLECT_EVERY_S
-            await self.collect()
+            self._tasks.start("collect", self.collect())
+
+    async def aclose(self) -> None:
+        """End what runs beside. Instances live on."""
+        await self._tasks.aclose()
 
     def _records(self) -> list[Record]:
         records = (InstanceDirectory(self._instances, instance_id).record() for instance_id in self._ids())

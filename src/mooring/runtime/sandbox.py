@@ -196,6 +196,16 @@ def _mount_etc(to: _Words, etc: str, egress: Egress) -> None:
             to.mount("--ro-bind", f"/etc/{name}", f"/etc/{name}")
 
 
+def _mount_proc(to: _Words) -> None:
+    """Its own /proc. What there is the machine's and not the sandbox's is read-only: the kernel lets user id 0 write it by
+    the id alone, without capabilities, also from a user namespace (core_pattern would run a program as root).
+    """
+    to.mount("--proc", "/proc")
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"):
+        if os.path.exists(f"/proc/{name}"):
+            to.words += ["--ro-bind", f"/proc/{name}", f"/proc/{name}"]
+
+
 def _memory_mount(size: int, target: str) -> list[str]:
     return ["--perms", "1777", "--size", str(max(size, 1 << 20)), "--tmpfs", target]
 
@@ -220,7 +230,7 @@ def plan_mounts(program: Program, room: Room, egress: Egress) -> list[str]:
     _mount_etc(to, room.etc, egress)
     to.mount(*_memory_mount(room.tmp_bytes, _TMP))
     to.mount("--symlink", _TMP, _VAR_TMP)
-    to.mount("--proc", "/proc")
+    _mount_proc(to)
     to.mount("--dev", "/dev")
     to.mount(*_memory_mount(room.memory_bytes // 2, _SHM))
     to.directory(contract.BASE_DIR)
@@ -349,7 +359,7 @@ class BuildWrap:
                 to.mount("--ro-bind", f"/etc/{name}", f"/etc/{name}")
         if os.path.exists("/etc/resolv.conf"):
             to.mount("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf")
-        to.mount("--proc", "/proc")
+        _mount_proc(to)
         to.mount("--dev", "/dev")
         to.mount("--tmpfs", _TMP)
         shown = [("--ro-bind", str(path)) for path in readable if not is_system_path(str(path))]

@@ -101,3 +101,10 @@ def test_the_server_is_shown_without_the_rest_of_the_package() -> None:
         "/opt/mooring/mooring/contract",
         "/opt/mooring/mooring/serving",
     ]
+
+
+def test_the_machines_part_of_proc_is_read_only() -> None:
+    got = words(sandbox.plan_command(USER, program(), ROOM, egress="none"))
+    at = got.index("/proc/sys")
+    assert got[at - 1 : at + 2] == ["--ro-bind", "/proc/sys", "/proc/sys"]
+    assert got.index("--proc") < at
