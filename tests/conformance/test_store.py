@@ -197,7 +197,7 @@ async def test_an_outcome_is_recorded_and_moves_the_time_only_when_asked(store: 
     quiet = await store.get_endpoint(HERE, "Ep")
     assert quiet is not None
     assert (quiet.observed_generation, quiet.active, quiet.modified_at_s) == (1, ACTIVE, 3.125)
-    await store.set_observed(HERE, "Ep", generation=1, active=None, failure_reason="dead", now_s=8.0)
+    await store.set_observed(HERE, "Ep", generation=1, active=None, failure_reason="dead", now_s=8.00049)
     loud = await store.get_endpoint(HERE, "Ep")
     assert loud is not None
     assert (loud.active, loud.failure_reason, loud.modified_at_s) == (None, "dead", 8.0)

@@ -106,7 +106,7 @@ def set_observed(
         "failure_reason": failure_reason,
     }
     if now_s is not None:
-        values["modified_s"] = now_s
+        values["modified_s"] = round(now_s, 3)  # what the wire shows: a time read back must filter as expected
     _update(connection, scope, name, table.c.generation == generation, values)
 
 
