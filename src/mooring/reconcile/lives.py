@@ -341,10 +341,10 @@ class Life:
             if not idle.done() and not self._hurry.is_set():
                 in_flight = self._world.routes.in_flight(self.spec.instance_id)
                 logger.warning(
-                    "instance %s is stopped with %d requests in flight after %g s",
+                    "instance %s is stopped undrained after %g s, with %d requests in flight",
                     self.spec.instance_id,
-                    in_flight,
                     timeout_s,
+                    in_flight,
                 )
         finally:
             hurried.cancel()

@@ -86,6 +86,8 @@ class Publisher:
         self._dirty = asyncio.Event()
         self._slots_changed = False
         self._subscribers: dict[int, _Subscriber] = {}
+        self._writers: set[asyncio.StreamWriter] = set()  # every open connection
+        self._closed = False
         self._moved = asyncio.Event()
         self._watch = beats.Watch()
         self._tasks = Group("routes", on_fatal)
@@ -115,9 +117,10 @@ class Publisher:
         """Stop listening, drop every subscriber."""
         if self._server is not None:
             self._server.close()
-        for subscriber in self._subscribers.values():
-            subscriber.writer.close()
+        self._closed = True
         await self._conversations.aclose()
+        for writer in self._writers:
+            writer.close()  # also of a conversation that was cancelled before its first step
         await self._tasks.aclose()
 
     # changes: each returns the generation whose acknowledgement makes it true everywhere -----------------------------
@@ -284,6 +287,10 @@ class Publisher:
 
     # subscribers ----------------------------------------------------------------------------------------------------
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # accepted while closing
+            writer.close()
+            return
+        self._writers.add(writer)
         self._conversations.start("subscriber", self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -300,6 +307,7 @@ class Publisher:
         finally:
             if subscriber is not None and self._subscribers.get(subscriber.worker) is subscriber:
                 del self._subscribers[subscriber.worker]
+            self._writers.discard(writer)
             writer.close()
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Subscriber:
