@@ -11,7 +11,7 @@ from pathlib import Path
 from mooring.domain.ids import InstanceId, PoolId, Scope
 from mooring.domain.instance import Handle, InstanceSpec, Limits
 from mooring.kit import clock, control_groups, unixpath
-from mooring.runtime import artifacts, environments, process, sandbox
+from mooring.runtime import artifacts, environments, process, recipes, sandbox
 from mooring.runtime.driver import Prepared
 from mooring.s3.memory import MemoryObjectStore
 
@@ -119,7 +119,7 @@ def prepared(data_dir: Path, *, tcp: bool = False, model: Path | None = None, **
     )
     directory = model or data_dir / "cache" / "artifacts" / "empty"
     artifact = artifacts.Artifact(digest="", directory=str(directory))
-    token = process.Recipe(program=program, artifact=artifact)
+    token = recipes.Recipe(program=program, artifact=artifact)
     return Prepared(resolved_image="mooring-python@sha256:0", resolved_at_s=0.0, token=token)
 
 

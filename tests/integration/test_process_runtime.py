@@ -17,7 +17,7 @@ from tests.integration import process_rig as rig
 from mooring.contract import shim as names
 from mooring.kit import logfile, proc, unixpath
 from mooring.kit.clock import token_hex
-from mooring.runtime import process, sandbox
+from mooring.runtime import instance_log, process, recipes, sandbox
 from mooring.runtime.driver import Prepared
 from mooring.runtime.process import ProcessDriver
 
@@ -175,7 +175,7 @@ async def test_the_cpu_quota_is_that_of_the_type(driver: ProcessDriver, tmp_path
 
 # output --------------------------------------------------------------------------------------------------------------
 def _log_directory(data_dir: Path, name: str = "i-1") -> str:
-    return process.log_directory(str(data_dir), rig.spec(name))
+    return instance_log.log_directory(str(data_dir), rig.spec(name))
 
 
 def _events(data_dir: Path) -> list[tuple[int, str]]:
@@ -333,11 +333,11 @@ async def test_a_cancelled_start_leaves_nothing(driver: ProcessDriver, tmp_path:
 async def test_a_program_that_is_not_there_ends_at_once_and_says_why(driver: ProcessDriver, tmp_path: Path) -> None:
     whole = rig.prepared(tmp_path)
     recipe = whole.token
-    assert isinstance(recipe, process.Recipe)
+    assert isinstance(recipe, recipes.Recipe)
     program = sandbox.Program(
         argv=("/nonexistent",), environment={}, mounts=recipe.program.mounts, python=recipe.program.python
     )
-    token = process.Recipe(program=program, artifact=recipe.artifact)
+    token = recipes.Recipe(program=program, artifact=recipe.artifact)
     handle = await driver.start(rig.spec(), Prepared(resolved_image="x", resolved_at_s=0.0, token=token))
     outcome = await asyncio.wait_for(driver.wait(handle), rig.DEADLINE_S)
     assert outcome.code not in (0, None)

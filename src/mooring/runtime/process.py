@@ -15,25 +15,24 @@ import os
 import shutil
 import signal
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from mooring import contract
 from mooring.contract import shim as names
 from mooring.domain.ids import InstanceId
 from mooring.domain.instance import Exit, Handle, InstanceSpec
-from mooring.kit import logfile
 from mooring.kit.clock import Clock
 from mooring.kit.tasks import Group
-from mooring.runtime import archive, cgroups, images, instance_dir, sandbox, shim_client
+from mooring.runtime import archive, cgroups, images, instance_dir, instance_log, recipes, sandbox, shim_client
 from mooring.runtime.artifacts import Artifact, ArtifactCache
 from mooring.runtime.driver import Capabilities, DriverError, Prepared, Progress
-from mooring.runtime.environments import Environment, EnvironmentStore
+from mooring.runtime.environments import EnvironmentStore
 from mooring.runtime.instance_dir import InstanceDirectory, Record
+from mooring.runtime.recipes import Recipe
 from mooring.runtime.requirements import read_requirements
-from mooring.runtime.sandbox import Egress, Mode, Mount, Program, Room, System
+from mooring.runtime.sandbox import Egress, Mode, Program, Room, System
 from mooring.s3 import base as s3
 
 DRIVER = "process"
@@ -54,16 +53,6 @@ class ProcessSettings:
     environments_max_bytes: int = 10 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """The token of `Prepared`: what to run on which data."""
-
-    program: Program
-    artifact: Artifact
-    code: Artifact | None = None
-    environment: str = ""  # name in the environment store
-
-
 class ProcessDriver:
     """See the module. Made by `open`."""
 
@@ -80,6 +69,7 @@ class ProcessDriver:
     ) -> None:
         self._data_dir = os.path.abspath(data_dir)
         self._instances = os.path.join(self._data_dir, "instances")
+        self._server_root = os.path.join(self._data_dir, "cache", "server")
         self._artifacts = artifacts
         self._environments = environments
         self._clock = clock
@@ -136,13 +126,20 @@ class ProcessDriver:
         """Model data into the cache, environment built; see Driver."""
         request = images.recognise(spec.image)
         if request is None:
-            raise DriverError(_unknown_image(spec.image), retryable=False)
+            raise DriverError(recipes.unknown_image(spec.image), retryable=False)
         artifact, code = await self._fetch(spec, progress)
         code_directory = Path(code.directory) if code is not None else Path(artifact.directory, "code")
         requirements = await asyncio.to_thread(read_requirements, code_directory)
         environment = await self._environments.ensure(request, requirements, progress, pinned=spec.resolved_image)
         self._collect_sometimes()
-        program = self._server_program(spec, environment, request.family, code)
+        program = recipes.server_program(
+            spec,
+            environment,
+            request.family,
+            code,
+            plain_root=self._server_root if self._system.mode is Mode.PLAIN else None,
+            tcp=self.capabilities.network_namespace,
+        )
         return Prepared(
             resolved_image=environment.resolved_image,
             resolved_at_s=self._clock.now_s(),
@@ -166,30 +163,6 @@ class ProcessDriver:
                 retryable=True,
             ) from error
         return artifact, code
-
-    def _server_program(self, spec: InstanceSpec, env: Environment, family: str, code: Artifact | None) -> Program:
-        plain = self._system.mode is Mode.PLAIN
-        mounts = [Mount(source=str(path), target=str(path)) for path in env.mounts()]
-        mounts = [mount for mount in mounts if not sandbox.is_system_path(mount.target)]
-        mounts += sandbox.server_mounts()
-        environment = _base_environment(spec, str(env.path / "bin"))
-        environment[contract.ENV_FAMILY] = family
-        root = os.path.join(self._data_dir, "cache", "server") if plain else sandbox.SERVER_ROOT
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, spec.environment.get("PYTHONPATH", ""))))
-        if code is not None:
-            mounts.append(Mount(source=code.directory, target=contract.CODE_DIR))
-            environment[contract.ENV_SUBMIT_DIRECTORY] = code.directory if plain else contract.CODE_DIR
-            if plain:
-                environment[contract.ENV_CODE_DIR] = code.directory
-        if not plain and self._settings.egress == "none":
-            environment[contract.ENV_SERVE_TCP] = "1"  # its network namespace is its own: port 8080 is free
-        python = str(env.python)
-        return Program(
-            argv=(python, "-m", "mooring.serving", "serve"),
-            environment=environment,
-            mounts=tuple(mounts),
-            python=python,
-        )
 
     # start -------------------------------------------------------------------------------------------------------
     async def start(self, spec: InstanceSpec, prepared: Prepared) -> Handle:
@@ -242,7 +215,7 @@ class ProcessDriver:
             uid=self._pick_uid(spec.instance_id),
             artifacts=tuple(part.digest for part in (recipe.artifact, recipe.code) if part is not None),
             environment=recipe.environment,
-            log_directory=log_directory(self._data_dir, spec),
+            log_directory=instance_log.log_directory(self._data_dir, spec),
         )
 
     def _pick_uid(self, instance_id: InstanceId) -> int:
@@ -303,7 +276,7 @@ class ProcessDriver:
             environment[contract.ENV_SOCKET] = directory.serve_socket
             environment[contract.ENV_MODEL_DIR] = room.model
             environment["TMPDIR"] = _made(directory.file("tmp"))
-            _show_server(os.path.join(self._data_dir, "cache", "server"))
+            recipes.show_server(self._server_root)
         return Program(
             argv=program.argv,
             environment=environment,
@@ -371,7 +344,7 @@ class ProcessDriver:
             return recorded
         self._kill(directory)
         record = directory.record()
-        words = "" if record is None else tail(record.log_directory, names.LAST_WORDS_BYTES)
+        words = "" if record is None else instance_log.tail(record.log_directory, names.LAST_WORDS_BYTES)
         return Exit(code=-signal.SIGKILL, last_words=words)
 
     async def stop(self, handle: Handle, *, grace_s: float) -> Exit:
@@ -419,7 +392,7 @@ class ProcessDriver:
 
     def _last_words(self, instance_id: InstanceId, max_bytes: int) -> str:
         record = InstanceDirectory(self._instances, instance_id).record()
-        return "" if record is None else tail(record.log_directory, max_bytes)
+        return "" if record is None else instance_log.tail(record.log_directory, max_bytes)
 
     # killing and removing: blocking --------------------------------------------------------------------------------
     def _kill(self, directory: InstanceDirectory) -> None:
@@ -493,62 +466,6 @@ class ProcessDriver:
         return [record for record in records if record is not None]
 
 
-def log_directory(data_dir: str, spec: InstanceSpec) -> str:
-    """Where an instance's output is kept (kit.logfile)."""
-    return os.path.join(data_dir, "logs", quote(spec.log_group, safe=""), quote(spec.log_stream, safe=""))
-
-
-def tail(directory: str, max_bytes: int) -> str:
-    """The last lines that a container printed, at most `max_bytes` of them. Blocking."""
-    numbers = logfile.segments(directory, logfile.WRITER_OUTPUT)
-    raw = b""
-    for number in reversed(numbers):
-        try:
-            with open(os.path.join(directory, logfile.segment_name(logfile.WRITER_OUTPUT, number)), "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 2 * max_bytes))
-                raw = file.read(2 * max_bytes) + raw
-        except OSError:  # rotated away, or never written
-            break
-        if len(raw) >= 2 * max_bytes:
-            break
-    return "\n".join(_texts(raw.splitlines())).encode()[-max_bytes:].decode("utf-8", "ignore")
-
-
-def _texts(lines: Iterable[bytes]) -> Iterable[str]:
-    for line in lines:
-        try:
-            yield logfile.parse_event(line)[1]
-        except ValueError:  # cut at its start
-            continue
-
-
-def _base_environment(spec: InstanceSpec, bin_directory: str) -> dict[str, str]:
-    """What a container has, then what its user set, then what cannot be otherwise."""
-    return {
-        "HOME": "/tmp",  # noqa: S108  # the sandbox's own
-        "LANG": "C.UTF-8",
-        "AWS_REGION": spec.scope.region,
-        "AWS_DEFAULT_REGION": spec.scope.region,
-        **spec.environment,
-        contract.ENV_VCPU: f"{spec.limits.vcpu:g}",
-        "PATH": f"{bin_directory}:/usr/local/bin:/usr/bin:/bin",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
-def _show_server(directory: str) -> None:
-    """A directory for PYTHONPATH that holds this package and none of the server's libraries."""
-    os.makedirs(directory, exist_ok=True)
-    link = os.path.join(directory, "mooring")
-    package = os.path.dirname(os.path.dirname(os.path.abspath(contract.__file__)))
-    if not os.path.islink(link) or os.readlink(link) != package:
-        temporary = f"{link}.{os.getpid()}.tmp"
-        os.symlink(package, temporary)
-        os.replace(temporary, link)
-
-
 def _made(path: str) -> str:
     os.mkdir(path, 0o700)
     return path
@@ -572,11 +489,3 @@ def _sigkill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _unknown_image(image: str) -> str:
-    return (
-        f"The image {image!r} is not one of the framework images that the process runtime serves: "
-        "sagemaker-scikit-learn:<0.20.0|0.23-1|1.0-1|1.2-1|1.4-2>[-cpu-py3] and mooring-python[:<version>]. "
-        "Any other image needs a container engine, which this version does not drive yet."
-    )
