@@ -86,6 +86,22 @@ def test_a_bad_setting_is_refused_in_one_line(env: dict[str, str], words: str, t
     assert words in refused(Server(tmp_path / "a", env=env), code=2)
 
 
+def test_a_state_of_a_newer_version_is_refused_and_not_tried_again(own_server: Start, tmp_path: Path) -> None:
+    import sqlite3
+
+    with Server.started(tmp_path / "newer"):
+        pass
+    with sqlite3.connect(tmp_path / "newer" / "state.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    database.close()
+    server = Server(tmp_path / "newer")
+    assert server.spawn().wait(30) == 1
+    log = server.log().rpartition("To use it from another shell")[2]
+    (line,) = [line for line in log.splitlines() if "CRITICAL control" in line]
+    assert "newer" in line
+    assert "Traceback" not in log
+
+
 def test_settings_come_from_the_file_and_credentials_that_would_win_are_warned_of(
     own_server: Start, tmp_path: Path
 ) -> None:
@@ -111,22 +127,35 @@ def answers(server: Server, endpoint: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ["control", "s3", "edge-0", "edge-1", "supervisor"])
-def test_a_killed_process_is_replaced_and_nothing_acknowledged_is_lost(own_server: Start, name: str) -> None:
+def test_each_killed_process_is_replaced_and_nothing_acknowledged_is_lost(own_server: Start) -> None:
     server = own_server(env={"MOORING_EDGE_WORKERS": "2"})
     models.deploy(server, "kept")
     before = shims(server)
-    killed = server.kill(name)
-    if name == "supervisor":
-        server.start()
-    wait_until(lambda: name in server.processes(), what=f"{name} is there again")
-    assert server.processes()[name].pid != killed.pid
-    wait_until(lambda: answers(server, "kept"), what="the endpoint answers again")
-    wait_until(lambda: server.health() == 200, what="health")
-    assert shims(server) == before, "the instance was taken over, not replaced"
-    status = server.client("sagemaker", attempts=5).describe_endpoint(EndpointName="kept")["EndpointStatus"]
-    assert status == "InService"
-    models.upload(server, "more")
+    assert len(before) == 1
+    for name in ("control", "s3", "edge-0", "edge-1", "supervisor"):
+        killed = server.kill(name)
+        models_before = f"after-{name}"
+        if name == "supervisor":
+            server.start()
+        wait_until(lambda: len(server.processes()) == 5, what=f"{name} is there again")
+        assert not killed.is_alive()
+        wait_until(lambda: answers(server, "kept"), what="the endpoint answers again")
+        wait_until(lambda: server.health() == 200, what="health")
+        assert shims(server) == before, "the instance was taken over, not replaced"
+        sagemaker = server.client("sagemaker", attempts=5)
+        assert sagemaker.describe_endpoint(EndpointName="kept")["EndpointStatus"] == "InService"
+        wait_until(lambda at=models_before: uploads(server, at), what="storage takes objects")
+    server.restart()
+    keys = {item["Key"] for item in server.client("s3").list_objects_v2(Bucket=models.BUCKET)["Contents"]}
+    assert len(keys) == 6
+
+
+def uploads(server: Server, name: str) -> bool:
+    try:
+        models.upload(server, name)
+    except Exception:
+        return False
+    return True
 
 
 def test_instances_may_be_kept_over_a_stop(own_server: Start) -> None:

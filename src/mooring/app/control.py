@@ -35,6 +35,7 @@ from mooring.domain.endpoint import EndpointKey
 from mooring.domain.routing import Credential
 from mooring.identity import role
 from mooring.identity.credentials import FILE_NAME as CREDENTIALS_FILE
+from mooring.identity.credentials import CredentialsError
 from mooring.invoke import client as invoke_client
 from mooring.kit.clock import SystemClock, token_hex
 from mooring.kit.counters import Counters
@@ -46,8 +47,9 @@ from mooring.runtime import instance_types, machine
 from mooring.runtime.environments import EnvironmentStore
 from mooring.runtime.process import ProcessDriver
 from mooring.settings import Settings
-from mooring.store.base import Store
+from mooring.store.base import Store, StoreError
 from mooring.store.sqlite import SqliteStore
+from mooring.supervisor.children import EXIT_HOPELESS
 from mooring.telemetry import log_operations, metrics, status
 from mooring.telemetry.log_store import LogStore
 from mooring.telemetry.platform_log import PlatformLog
@@ -113,9 +115,12 @@ async def _run(launch: Launch) -> int:
         tasks = Group("control", on_failure=on_fatal)
         try:
             parts = await _build(launch, stack, on_fatal)
-        except TableError as error:
+        except (TableError, CredentialsError) as error:
             logger.critical("%s", error)
-            return EXIT_BROKEN
+            return EXIT_HOPELESS
+        except StoreError as error:
+            logger.critical("%s", error)
+            return EXIT_BROKEN if error.retryable else EXIT_HOPELESS
         stack.push_async_callback(tasks.aclose)
         await _start(parts, stack, tasks)
         await stopping.wait()

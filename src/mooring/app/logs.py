@@ -29,3 +29,5 @@ def configure(process: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
     logging.getLogger("mooring").setLevel(level.upper())
+    if level.upper() == "INFO":  # a line for every call is for those who look for something
+        logging.getLogger("mooring.api.server").setLevel(logging.WARNING)

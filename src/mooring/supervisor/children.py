@@ -1,6 +1,7 @@
 """One child process: started, watched, started again when it dies, stopped in its turn.
 
     idle ──run()──▶ alive ──died──▶ waiting (backoff) ──▶ alive …
+                      ├──ended with EXIT_HOPELESS──▶ gone, has_given_up
                       └──stop(): SIGTERM, SIGKILL after grace──▶ gone
 
 The supervisor runs one `Child.run` as a task per child. Descriptors are passed by number and close when `Start` says so.
@@ -19,6 +20,8 @@ from mooring.supervisor import restarts
 from mooring.supervisor.restarts import Restarts
 
 logger = logging.getLogger(__name__)
+
+EXIT_HOPELESS = 78  # a child's word that starting it again will not help (EX_CONFIG of sysexits.h); it has said why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class Child:
         self._stopping = asyncio.Event()
         self._gone = asyncio.Event()
         self.starts = 0
+        self.has_given_up = False
 
     @property
     def pid(self) -> int | None:
@@ -74,6 +78,9 @@ class Child:
                     logger.error("%s cannot be started: %s", self.spec.name, error.strerror)
                     code = -1
                 if self._stopping.is_set():
+                    return
+                if code == EXIT_HOPELESS:
+                    self.has_given_up = True
                     return
                 await self._pause_after_death(code, lived_s=self._clock.monotonic_s() - born_s)
         finally:

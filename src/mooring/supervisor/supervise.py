@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXIT_FORCED = 130
+EXIT_BROKEN = 1
 
 
 class Supervisor:
@@ -28,6 +29,7 @@ class Supervisor:
         self.children = [Child(spec, clock) for spec in specs]
         self._asked = asyncio.Event()
         self._forced = asyncio.Event()
+        self._broken = False
 
     async def run(self, *, on_stop: Callable[[], None]) -> int:
         """Until a signal; returns the exit status. `on_stop` is called once, before the first child is told to stop."""
@@ -37,13 +39,15 @@ class Supervisor:
         tasks = Group("supervisor", on_failure=self._on_failure)
         try:
             for child in self.children:
-                tasks.start(child.spec.name, child.run())
+                tasks.start(child.spec.name, self._keep(child))
             await self._asked.wait()
             on_stop()
             stopping = tasks.start("stop", self._stop_in_order())
             forced = tasks.start("forced", self._forced.wait())
             await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED)
-            return EXIT_FORCED if self._forced.is_set() else 0
+            if self._forced.is_set():
+                return EXIT_FORCED
+            return EXIT_BROKEN if self._broken else 0
         finally:
             for child in self.children:
                 child.kill()
@@ -61,7 +65,15 @@ class Supervisor:
         self._asked.set()
 
     def _on_failure(self, name: str, error: BaseException) -> None:  # logged by the group already
+        self._broken = True
         self._asked.set()
+
+    async def _keep(self, child: Child) -> None:
+        await child.run()
+        if child.has_given_up:
+            logger.critical("%s cannot work; the server ends", child.spec.name)
+            self._broken = True
+            self._asked.set()
 
     async def _stop_in_order(self) -> None:
         by_stage = sorted(self.children, key=lambda child: child.spec.stage)

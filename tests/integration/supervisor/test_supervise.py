@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mooring.kit.clock import SystemClock
 from mooring.kit.tasks import Group
-from mooring.supervisor import supervise
+from mooring.supervisor import children, supervise
 from mooring.supervisor.children import ChildSpec, Start
 from mooring.supervisor.supervise import Supervisor
 
@@ -129,6 +129,16 @@ async def test_a_stop_while_a_child_waits_to_be_started_again_ends(tmp_path: Pat
     await until(lambda: len(starts(tmp_path, "a")) >= 3)
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(run.result, 20) == 0
+
+
+async def test_a_child_that_says_it_is_hopeless_ends_the_server(tmp_path: Path) -> None:
+    run = Run(
+        child(tmp_path, "good"),
+        child(tmp_path, "bad", script=f"import sys; sys.exit({children.EXIT_HOPELESS})"),
+    )
+    assert await asyncio.wait_for(run.result, 20) == supervise.EXIT_BROKEN
+    assert run.supervisor.children[1].starts == 1
+    assert not any(is_alive(pid) for pid in starts(tmp_path, "good"))
 
 
 async def test_a_child_dies_when_its_supervisor_does(tmp_path: Path) -> None:
