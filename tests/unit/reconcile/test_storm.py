@@ -116,13 +116,3 @@ def test_after_any_storm_every_wish_is_true_and_nothing_else_is_there(tmp_path: 
             await live(on, seed)
 
     run_virtual(play())
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(100, 500))
-def test_after_any_of_many_storms_every_wish_is_true(tmp_path: Path, seed: int) -> None:
-    async def play() -> None:
-        async with scene(tmp_path) as on:
-            await live(on, seed)
-
-    run_virtual(play())
