@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from tests.unit.reconcile.harness import run_virtual, scene
 from tests.unit.reconcile.test_storm import live
 
