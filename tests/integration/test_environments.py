@@ -1,10 +1,13 @@
 """Environments are built by a real uv from an index of tiny packages on disk, kept, shared and collected."""
 
+import ast
 import asyncio
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from mooring.runtime import images
+from mooring.runtime import build_sandbox, images
 from mooring.runtime.driver import DriverError
 from mooring.runtime.environments import MARKER, Environment, EnvironmentStore
 from mooring.runtime.images import ImageRequest, PythonPins
@@ -28,7 +31,7 @@ class Index:
         self.root = root
         self.url = root.as_uri()
 
-    def add(self, name: str, version: str, *needs: str) -> None:
+    def add(self, name: str, version: str, *needs: str, more: dict[str, str] | None = None) -> None:
         directory = self.root / name
         directory.mkdir(parents=True, exist_ok=True)
         wheel = directory / f"{name}-{version}-py3-none-any.whl"
@@ -40,27 +43,88 @@ class Index:
             f"{info}/METADATA": metadata,
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
+        files.update(more or {})
         files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
         with zipfile.ZipFile(wheel, "w") as archive:
             for path, text in files.items():
                 archive.writestr(path, text)
-        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(directory.glob("*.whl")))
+        self._list(directory)
+
+    def add_source(self, name: str, code: str) -> None:
+        """Version 1.0 without a wheel; `code` runs when it is built. It installs seen.txt, where there is one, as SEEN."""
+        directory = self.root / name
+        directory.mkdir(parents=True, exist_ok=True)
+        files = {
+            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+            "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            "backend.py": f"""
+import os, zipfile
+{code}
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    name = "{name}-1.0-py3-none-any.whl"
+    seen = open("seen.txt").read() if os.path.exists("seen.txt") else "None"
+    info = "{name}-1.0.dist-info/"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("{name}.py", "SEEN = " + seen)
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+""",
+        }
+        with tarfile.open(directory / f"{name}-1.0.tar.gz", "w:gz") as archive:
+            for path, text in files.items():
+                member = tarfile.TarInfo(f"{name}-1.0/{path}")
+                member.size = len(text.encode())
+                archive.addfile(member, io.BytesIO(text.encode()))
+        self._list(directory)
+
+    def _list(self, directory: Path) -> None:
+        files = sorted(path.name for path in directory.iterdir() if path.name != "index.html")
+        links = "".join(f'<a href="{name}">{name}</a>\n' for name in files)
         (directory / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
 
 
-class Recorder:
+class WatchedUv:
+    """uv, with a record of its calls; `instead` is a shell script to run in its place."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        self.program = root / "uv"
+        self._log = root / "log"
+        self._instead = root / "instead"
+        self.program.write_text(
+            f"""#!/bin/sh
+echo "$1 $2" >> {self._log}
+if [ -e {self._instead} ]; then exec /bin/sh {self._instead} "$@"; fi
+exec {uv.find_uv_bin()} "$@"
+"""
+        )
+        self.program.chmod(0o755)
+
+    @property
+    def commands(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+    def replace(self, script: str) -> None:
+        self._instead.write_text(script)
+
+    def restore(self) -> None:
+        self._instead.unlink()
+
+
+class Watch:
     """A sandbox that only watches."""
 
     def __init__(self) -> None:
         self.commands: list[Sequence[str]] = []
         self.writable: list[Path] = []
-        self.instead: list[str] | None = None
 
     def __call__(self, argv: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]:
-        self.commands.append(argv[1:3])
+        self.commands.append(argv)
         self.writable.extend(writable)
         assert all(path.is_absolute() for path in (*writable, *readable))
-        return self.instead or argv
+        return argv
 
 
 class Clock:
@@ -93,8 +157,16 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def watched(tmp_path: Path) -> WatchedUv:
+    return WatchedUv(tmp_path / "watched")
+
+
+@pytest.fixture
+def sandbox():
+    found = build_sandbox.find(os.environ)
+    if found is None:
+        pytest.skip("bubblewrap cannot make a sandbox here")
+    return found
 
 
 @pytest.fixture
@@ -103,8 +175,8 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-async def store(root, index, recorder):
-    store = make_store(root, index, wrap=recorder)
+async def store(root, index, watched):
+    store = make_store(root, index, uv=str(watched.program))
     yield store
     await store.aclose()
 
@@ -214,48 +286,101 @@ async def test_a_missing_uv_is_a_driver_error(root, index, lines):
         await make_store(root, index, uv="/nonexistent/uv").ensure(image("alpha==1.0"), None, lines.append)
 
 
-async def test_those_who_want_the_same_share_one_build(store, recorder):
+async def test_those_who_want_the_same_share_one_build(store, watched):
     progress: list[list[str]] = [[] for _ in range(8)]
     built = await asyncio.gather(*(store.ensure(image("alpha==1.0"), None, said.append) for said in progress))
     assert len(set(built)) == 1
-    assert recorder.commands == [["pip", "compile"], ["venv", "--quiet"], ["pip", "sync"]]
+    assert watched.commands == ["pip compile", "venv --quiet", "pip sync"]
     assert all(any("building an environment" in line for line in said) for said in progress)
 
 
-async def test_all_who_wait_for_a_failing_build_get_its_reason(store, recorder):
+async def test_all_who_wait_for_a_failing_build_get_its_reason(store, watched):
     outcomes = await asyncio.gather(
         *(store.ensure(image("alpha==9"), None, lambda line: None) for _ in range(4)), return_exceptions=True
     )
     assert all(isinstance(outcome, DriverError) for outcome in outcomes)
-    assert len(recorder.commands) == 1
+    assert watched.commands == ["pip compile"]
 
 
-async def test_two_servers_on_one_cache_build_once(root, index, lines):
-    wraps = Recorder(), Recorder()
-    stores = [make_store(root, index, wrap=wrap) for wrap in wraps]
+async def test_two_servers_on_one_cache_build_once(root, index, watched, lines):
+    stores = [make_store(root, index, uv=str(watched.program)) for _ in range(2)]
     built = await asyncio.gather(*(store.ensure(image("alpha==1.0"), None, lines.append) for store in stores))
     assert built[0] == built[1]
-    assert sorted(len(wrap.commands) for wrap in wraps) == [0, 3]
+    assert len(watched.commands) == 3
 
 
-async def test_commands_may_write_their_work_and_the_cache_alone(store, recorder, root, lines):
-    await store.ensure(image("alpha==1.0"), None, lines.append)
-    assert all(path == root / "uv" or path.parent == root / "envs" for path in recorder.writable)
+async def test_code_of_packages_may_write_its_own_build_alone(root, index, lines):
+    index.add_source("delta", "pass")
+    watch = Watch()
+    environment = await make_store(root, index, wrap=watch).ensure(image("alpha==1.0"), b"delta\n", lines.append)
+    assert versions(environment) == {"alpha": "1.0"}
+    assert len(set(watch.writable)) == 1
+    assert watch.writable[0].parent == root / "envs"
+    assert [list(argv[1:3]) for argv in watch.commands] == [["pip", "compile"], ["pip", "sync"], ["-I", "-m"]]
 
 
-async def test_one_waiter_may_leave_and_the_others_get_the_environment(store, recorder, lines):
+async def test_wheels_alone_need_the_sandbox_for_their_bytecode_only(root, index, lines):
+    watch = Watch()
+    environment = await make_store(root, index, wrap=watch).ensure(image("alpha==1.0"), b"beta\n", lines.append)
+    assert [list(argv[1:4]) for argv in watch.commands] == [["-I", "-m", "compileall"]]
+    assert list(environment.path.glob("lib/*/site-packages/__pycache__/alpha.*.pyc"))
+
+
+async def test_what_a_package_runs_while_it_is_built_sees_nothing_of_the_host(root, index, sandbox, tmp_path, lines):
+    (tmp_path / "secret").write_text("hidden")
+    index.add_source(
+        "delta",
+        f"""
+import os
+def attempt(function):
+    try: function()
+    except OSError: return False
+    return True
+SEEN = dict(
+    read=attempt(lambda: open({str(tmp_path / "secret")!r}).read()),
+    shadow=attempt(lambda: open("/etc/shadow").read()),
+    store=attempt(lambda: os.listdir({str(root / "uv")!r})),
+    system=attempt(lambda: open("/usr/mine", "w")),
+    processes=sum(name.isdigit() for name in os.listdir("/proc")),
+)
+open("seen.txt", "w").write(repr(SEEN))
+""",
+    )
+    store = make_store(root, index, wrap=sandbox)
+    environment = await store.ensure(image("alpha==1.0"), b"delta\n", lines.append)
+    done = subprocess.run(
+        [environment.python, "-c", "import delta; print(delta.SEEN)"], check=True, capture_output=True
+    )
+    seen = ast.literal_eval(done.stdout.decode())
+    assert seen.pop("processes") < 10
+    assert not any(seen.values()), seen
+
+
+async def test_start_up_files_of_a_package_reach_neither_host_nor_cache(root, index, sandbox, tmp_path, lines):
+    target = tmp_path / "escaped"
+    code = (
+        f"import os, glob; os.path.isdir({str(root / 'uv')!r}) and open('/cache-seen', 'w'); open({str(target)!r}, 'w')"
+    )
+    index.add("epsilon", "1.0", more={"epsilon.pth": code + "\n"})
+    environment = await make_store(root, index, wrap=sandbox).ensure(image(), b"epsilon\n", lines.append)
+    assert list(environment.path.glob("lib/*/site-packages/epsilon.pth"))
+    assert not target.exists()
+    assert all(path.stat().st_nlink == 1 for path in environment.path.rglob("epsilon*") if path.is_file())
+
+
+async def test_one_waiter_may_leave_and_the_others_get_the_environment(store, watched, lines):
     first = asyncio.ensure_future(store.ensure(image("alpha==1.0"), None, lines.append))
     second = asyncio.ensure_future(store.ensure(image("alpha==1.0"), None, lines.append))
-    await until(lambda: recorder.commands)
+    await until(lambda: watched.commands)
     first.cancel()
     assert versions(await second) == {"alpha": "1.0"}
     with pytest.raises(asyncio.CancelledError):
         await first
 
 
-async def test_a_build_that_nobody_waits_for_is_ended_with_all_its_processes(store, recorder, root, tmp_path, lines):
+async def test_a_build_that_nobody_waits_for_is_ended_with_all_its_processes(store, watched, root, tmp_path, lines):
     pids = tmp_path / "pids"
-    recorder.instead = ["/bin/sh", "-c", f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"]
+    watched.replace(f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait")
     waiting = asyncio.ensure_future(store.ensure(image("alpha==1.0"), None, lines.append))
     await until(pids.exists)
     waiting.cancel()
@@ -263,7 +388,7 @@ async def test_a_build_that_nobody_waits_for_is_ended_with_all_its_processes(sto
         await waiting
     await until(lambda: not any(runs(int(pid)) for pid in pids.read_text().split()))
     await until(lambda: not list((root / "envs").glob(".tmp-*")))
-    recorder.instead = None
+    watched.restore()
     assert versions(await store.ensure(image("alpha==1.0"), None, lines.append)) == {"alpha": "1.0"}
 
 
@@ -330,9 +455,9 @@ async def test_collection_leaves_everything_under_the_limit(store, lines):
     assert environment.path.exists()
 
 
-async def test_collection_waits_for_no_build(store, recorder, tmp_path, lines):
+async def test_collection_waits_for_no_build(store, watched, tmp_path, lines):
     begun = tmp_path / "begun"
-    recorder.instead = ["/bin/sh", "-c", f"touch {begun}; sleep 3600"]
+    watched.replace(f"touch {begun}; sleep 3600")
     waiting = asyncio.ensure_future(store.ensure(image("alpha==1.0"), None, lines.append))
     await until(begun.exists)
     assert await store.collect(0, []) == 0
@@ -341,23 +466,22 @@ async def test_collection_waits_for_no_build(store, recorder, tmp_path, lines):
         await waiting
 
 
-async def test_a_password_of_the_index_is_in_no_argument(root, tmp_path, lines):
-    recorder = Recorder()
+async def test_a_password_of_the_index_is_in_no_argument(root, watched, tmp_path, lines):
     arguments = tmp_path / "arguments"
-    recorder.instead = ["/bin/sh", "-c", f"cat /proc/$$/cmdline > {arguments}; exit 1"]
-    store = EnvironmentStore(
-        root, uv=uv.find_uv_bin(), index_url="https://user:hidden@127.0.0.1:9/simple", wrap=recorder
-    )
+    watched.replace(f'echo "$@" > {arguments}; exit 1')
+    index_url = "https://user:hidden@127.0.0.1:9/simple"
+    store = EnvironmentStore(root, uv=str(watched.program), index_url=index_url)
     with pytest.raises(DriverError):
         await store.ensure(image("alpha==1.0"), None, lines.append)
-    assert "hidden" not in str(recorder.commands) + arguments.read_text() + "".join(lines)
+    assert "compile" in arguments.read_text()
+    assert "hidden" not in arguments.read_text() + "".join(lines)
 
 
-async def test_builds_see_none_of_the_servers_environment(root, index, tmp_path, lines):
-    recorder = Recorder()
+async def test_builds_see_none_of_the_servers_environment(root, index, watched, tmp_path, lines):
     seen = tmp_path / "environment"
-    recorder.instead = ["/bin/sh", "-c", f"env > {seen}; exit 1"]
-    store = make_store(root, index, wrap=recorder, environ={**os.environ, "AWS_SECRET_ACCESS_KEY": "hidden"})
+    watched.replace(f"env > {seen}; exit 1")
+    environ = {**os.environ, "AWS_SECRET_ACCESS_KEY": "hidden"}
+    store = make_store(root, index, uv=str(watched.program), environ=environ)
     with pytest.raises(DriverError):
         await store.ensure(image("alpha==1.0"), None, lines.append)
     assert "hidden" not in seen.read_text()

@@ -7,10 +7,14 @@ beyond the names of the environments in use.
     <root>/locks/<sha256>.txt       exact versions with hashes                      kept, named by content
     <root>/envs/<key>/              the environment; mooring.json marks it whole    by lock + interpreter; collected by size
     <root>/envs/.tmp-…/             being built                                     swept after a crash
-    <root>/uv/                      uv's cache, hard-linked into envs               collected by size
+    <root>/uv/                      uv's cache of wheels                            collected by size
     <root>/guard/*.lock             flock: one builder per resolution, no collection meanwhile
 
     image, requirements ─▶ interpreter ─▶ lock (known, or `uv pip compile`) ─▶ environment (known, or venv + sync ─▶ rename)
+
+Wheels come first: unpacking them runs none of their code, so it needs no sandbox and may share a cache. Only requirements
+that do not resolve to wheels are built from source, in the sandbox with a cache of their own; so is bytecode compiled, for a
+package may bring start-up files (.pth).
 """
 
 import asyncio
@@ -27,11 +31,11 @@ from pathlib import Path
 from mooring.kit.clock import Clock, SystemClock, token_hex
 from mooring.kit.durable import write_private
 from mooring.kit.tasks import Group
-from mooring.runtime import disk, flocks
+from mooring.runtime import disk, flocks, locks
 from mooring.runtime.driver import DriverError, Progress
 from mooring.runtime.images import ImageRequest, PythonPins
 from mooring.runtime.interpreters import Interpreter, Interpreters
-from mooring.runtime.requirements import MAIN, Requirements, normalise, parse_requirements
+from mooring.runtime.requirements import MAIN, Requirements, parse_requirements
 from mooring.runtime.uv import Uv, Wrap, to_the_end
 
 MARKER = "mooring.json"
@@ -42,8 +46,7 @@ KEPT_LINES = 500  # of a build, for those who join it later
 _FORMAT = "1"  # part of every key: raise it when an environment is made differently
 # pip's choice among several indexes; what a requirements.txt with --extra-index-url was written for
 _INDEX_OPTIONS = ("--index-strategy", "unsafe-best-match")
-# compiled now: instances cannot write, and would compile at every start
-_INSTALL_OPTIONS = ("--link-mode", "hardlink", "--compile-bytecode", *_INDEX_OPTIONS)
+_WHEELS_ONLY = ("--only-binary", ":all:")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -162,11 +165,11 @@ class EnvironmentStore:
         for directory in (self._envs, self._locks, self._resolutions, self._guard, self._uv.cache_dir):
             directory.mkdir(parents=True, exist_ok=True)
         pinned_lock = self._pinned_lock(pinned)
-        python, interpreter = self._pick_python(request, _python_of(pinned_lock))
+        python, interpreter = self._pick_python(request, locks.python_of(pinned_lock or b""))
         key = self._resolution_key(python, requirements, interpreter)
         lock = pinned_lock if pinned_lock is not None else self._known_lock(key)
         if lock is None and not python.pins and requirements is None:
-            lock = _lock_text(interpreter, (), b"")
+            lock = locks.compose(interpreter, from_source=False, options=(), body=b"")
         plan = _Plan(
             request=request, requirements=requirements, interpreter=interpreter, pins=python.pins, key=key, lock=lock
         )
@@ -309,53 +312,91 @@ class EnvironmentStore:
         """
         user = plan.requirements
         named = user.names if user is not None else frozenset()
-        try:
-            return await self._compile(plan, work, [_loose(p) if _name(p) in named else p for p in plan.pins], say)
-        except DriverError as error:
-            if user is None or not plan.pins or error.retryable:
-                raise
-            say("requirements.txt does not go with all versions of the image; looking for the nearest that do")
-            return await self._compile(plan, work, [_loose(p) for p in plan.pins], say)
+        exact = [locks.name_of(pin) if locks.name_of(pin) in named else pin for pin in plan.pins]
+        loose = [locks.name_of(pin) for pin in plan.pins]
+        attempts = [(exact, False)]
+        if user is not None:
+            attempts += [(loose, False)] if plan.pins else []
+            attempts += [(exact, True), (loose, True)] if plan.pins else [(exact, True)]
+        for image, from_source in attempts[:-1]:
+            try:
+                return await self._compile(plan, work, image, from_source, say)
+            except DriverError as error:
+                if error.retryable:
+                    raise
+        image, from_source = attempts[-1]
+        return await self._compile(plan, work, image, from_source, say)
 
-    async def _compile(self, plan: _Plan, work: Path, image: Sequence[str], say: Progress) -> bytes:
+    async def _compile(self, plan: _Plan, work: Path, image: Sequence[str], from_source: bool, say: Progress) -> bytes:
         inputs = await asyncio.to_thread(_write_inputs, plan, work, image)
         arguments = ["pip", "compile", "--quiet", "--python", str(plan.interpreter.path), "--output-file", "lock.txt"]
         arguments += ["--generate-hashes", "--no-header", "--no-annotate", *_INDEX_OPTIONS]
+        if not from_source:
+            arguments += _WHEELS_ONLY
         for pin in plan.pins:
             # never hours of compiling NumPy: a version without a wheel for this Python is an answer
-            arguments += ["--only-binary", _name(pin)]
+            arguments += ["--only-binary", locks.name_of(pin)]
         await self._uv.run(
             [*arguments, *inputs],
             directory=work,
+            runs_code=from_source,
             readable=plan.interpreter_paths,
             timeout_s=RESOLVE_TIMEOUT_S,
             what=f"{plan.what}: its packages do not resolve for Python {plan.interpreter.version}",
             progress=lambda _: None,  # with --output-file and --quiet only errors remain, and they are in the reason
         )
         body = await asyncio.to_thread((work / "lock.txt").read_bytes)
-        _say_differences(plan.pins, body, say)
-        return _lock_text(plan.interpreter, plan.requirements.options if plan.requirements else (), body)
+        for line in locks.differences(plan.pins, body):
+            say(line)
+        options = plan.requirements.options if plan.requirements is not None else ()
+        return locks.compose(plan.interpreter, from_source=from_source, options=options, body=body)
 
     async def _install(self, plan: _Plan, lock: bytes, work: Path, say: Progress) -> None:
         await self._uv.run(
             ["venv", "--quiet", "--relocatable", "--no-project", "--python", str(plan.interpreter.path), "env"],
             directory=work,
+            runs_code=False,
             readable=plan.interpreter_paths,
             timeout_s=RESOLVE_TIMEOUT_S,
             what=f"{plan.what}: no environment with Python {plan.interpreter.version} can be made",
             progress=say,
         )
-        if not _locked(lock):
+        if locks.is_empty(lock):
             return
+        from_source = locks.is_from_source(lock)
+        # what runs in the sandbox may write the environment, and must not reach the cache by a shared file
+        mode = "hardlink" if self._uv.wrap is None else "copy"
+        options = ["--link-mode", mode, *_INDEX_OPTIONS, *(() if from_source else _WHEELS_ONLY)]
         await asyncio.to_thread((work / "lock.txt").write_bytes, lock)
         await self._uv.run(
-            ["pip", "sync", "--python", "env/bin/python", *_INSTALL_OPTIONS, "lock.txt"],
+            ["pip", "sync", "--python", "env/bin/python", *options, "lock.txt"],
             directory=work,
+            runs_code=from_source,
             readable=plan.interpreter_paths,
             timeout_s=INSTALL_TIMEOUT_S,
             what=f"{plan.what}: its packages cannot be installed for Python {plan.interpreter.version}",
             progress=say,
         )
+        await self._compile_bytecode(plan, work, say)
+
+    async def _compile_bytecode(self, plan: _Plan, work: Path, say: Progress) -> None:
+        """Now, for instances cannot write and would compile at every start. Files that do not compile (templates, Python 2)
+        are no failure.
+        """
+        try:
+            await self._uv.execute(
+                [str(work / "env/bin/python"), "-I", "-m", "compileall", "-qq", "-j", "0", str(work / "env/lib")],
+                directory=work,
+                cache_dir=work / "uv",
+                runs_code=True,
+                readable=plan.interpreter_paths,
+                timeout_s=INSTALL_TIMEOUT_S,
+                take=lambda _: None,
+            )
+        except TimeoutError:
+            say(
+                f"{plan.what}: the packages are not all compiled after {INSTALL_TIMEOUT_S:.0f} s; they load more slowly"
+            )
 
     def _keep_lock(self, key: str, lock: bytes) -> None:
         name = sha256(lock).hexdigest()
@@ -418,40 +459,6 @@ def _last_used_s(path: Path) -> float:
         return (path / MARKER).stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _name(pin: str) -> str:
-    return normalise(re.split(r"[=<>!~\[; ]", pin, maxsplit=1)[0])
-
-
-def _loose(pin: str) -> str:
-    return _name(pin)
-
-
-def _lock_text(interpreter: Interpreter, options: Sequence[str], body: bytes) -> bytes:
-    head = [f"# python {interpreter.minor} {interpreter.machine}", *options]
-    return "".join(f"{line}\n" for line in head).encode() + body
-
-
-def _python_of(lock: bytes | None) -> str | None:
-    match = re.match(rb"# python (\S+) ", lock or b"")
-    return match[1].decode() if match else None
-
-
-def _locked(lock: bytes) -> Mapping[str, str]:
-    """Package → version, of a lock."""
-    return {
-        normalise(match[1]): match[2]
-        for match in re.finditer(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.decode(), re.MULTILINE)
-    }
-
-
-def _say_differences(pins: Sequence[str], lock: bytes, say: Progress) -> None:
-    locked = _locked(lock)
-    for pin in pins:
-        name, _, version = pin.partition("==")
-        if version and locked.get(normalise(name)) not in {version, None}:
-            say(f"{name} {locked[normalise(name)]} instead of the image's {version}, because of requirements.txt")
 
 
 def _write_inputs(plan: _Plan, work: Path, image: Sequence[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """Runs uv: one command at a time, its words line by line to the instance's log, its failures as DriverError.
 
-Called by `runtime.environments` alone. Building a package from source runs the package's own code, so every command can be
-wrapped in a sandbox, gets a small environment without secrets, and never outlives this process. Knows nothing of images.
+Called by `runtime.environments` alone. Every command gets a small environment without secrets and never outlives this
+process. Two ways to run one: trusted, which only unpacks wheels and may use the shared cache; and with packages' own code,
+which runs in the sandbox, and whose cache is its own, so that it cannot reach what others will install. Knows nothing of
+images.
 """
 
 import asyncio
@@ -11,9 +13,10 @@ import re
 import signal
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 from mooring.runtime.driver import DriverError, Progress
 
@@ -75,9 +78,8 @@ class Uv:
     index_url: str | None
     environ: Mapping[str, str]
     wrap: Wrap | None = None
-    readable: Sequence[Path] = field(default=())
 
-    def environment(self, home: Path) -> dict[str, str]:
+    def environment(self, home: Path, cache_dir: Path) -> dict[str, str]:
         """The command's whole environment. The index may hold a password, so it is here and not in the arguments."""
         chosen = {name: self.environ[name] for name in _PASSED if name in self.environ}
         if self.index_url is not None:
@@ -89,7 +91,7 @@ class Uv:
             "HOME": str(home),
             "TMPDIR": str(home),
             "LC_ALL": "C.UTF-8",
-            "UV_CACHE_DIR": str(self.cache_dir),
+            "UV_CACHE_DIR": str(cache_dir),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_CONFIG": "1",
             "UV_NO_PROGRESS": "1",
@@ -102,37 +104,64 @@ class Uv:
         arguments: Sequence[str],
         *,
         directory: Path,
+        runs_code: bool,
         readable: Sequence[Path],
         timeout_s: float,
         what: str,
         progress: Progress,
     ) -> None:
-        """Run `uv <arguments>` in `directory`, which it may write, like the cache. Raises DriverError; `what` begins the
-        reason ("scikit-learn 1.2.1: its packages cannot be installed").
+        """Run `uv <arguments>` in `directory`, which it may write. `runs_code`: packages' own code may run. Raises
+        DriverError; `what` begins the reason ("scikit-learn 1.2.1: its packages cannot be installed").
         """
-        argv: Sequence[str] = [self.program, *arguments]
-        if self.wrap is not None:
-            argv = self.wrap(
-                argv,
-                writable=(directory, self.cache_dir),
-                readable=(Path(self.program).parent, *self.readable, *readable),
-            )
+        cache_dir = directory / "uv" if runs_code else self.cache_dir
         tail: deque[str] = deque(maxlen=TAIL_LINES)
 
         def take(line: str) -> None:
             tail.append(line)
             progress(line)
 
-        home = directory / "home"
-        await asyncio.to_thread(home.mkdir, exist_ok=True)
         try:
-            code = await _run(argv, directory, self.environment(home), timeout_s, take)
+            code = await self.execute(
+                [self.program, *arguments],
+                directory=directory,
+                cache_dir=cache_dir,
+                runs_code=runs_code,
+                readable=readable,
+                timeout_s=timeout_s,
+                take=take,
+            )
         except OSError as error:
-            raise DriverError(f"{what}: {argv[0]} cannot be started: {error.strerror}.", retryable=True) from error
+            raise DriverError(f"{what}: {self.program} cannot be started: {error.strerror}.", retryable=True) from error
         except TimeoutError as error:
             raise DriverError(f"{what}: not done after {timeout_s:.0f} s.\n{_words(tail)}", retryable=True) from error
         if code != 0:
             raise failure(what, code, list(tail))
+
+    async def execute(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        cache_dir: Path,
+        runs_code: bool,
+        readable: Sequence[Path],
+        timeout_s: float,
+        take: Callable[[str], None],
+    ) -> int:
+        """Run any command as `run` does; its exit code. Raises OSError, TimeoutError."""
+        home = directory / "home"
+        await asyncio.to_thread(home.mkdir, exist_ok=True)
+        if runs_code and self.wrap is not None:
+            readable = (Path(self.program).parent, *self._files_of_settings(), *readable)
+            argv = self.wrap(argv, writable=(directory,), readable=readable)
+        return await _run(argv, directory, self.environment(home, cache_dir), timeout_s, take)
+
+    def _files_of_settings(self) -> list[Path]:
+        """Files that uv's environment points to."""
+        names = [self.environ.get("SSL_CERT_FILE"), self.environ.get("SSL_CERT_DIR")]
+        urls = [self.index_url, self.environ.get("UV_DEFAULT_INDEX"), self.environ.get("UV_FIND_LINKS")]
+        names += [unquote(urlsplit(url).path) for url in urls if url and url.startswith("file:")]
+        return [Path(name) for name in names if name and name.startswith("/")]
 
 
 def failure(what: str, code: int, lines: Sequence[str]) -> DriverError:
