@@ -84,6 +84,23 @@ def test_status_and_env_are_printed_for_the_owner(server: Server) -> None:
     assert f"export AWS_ENDPOINT_URL={server.url}" in lines
 
 
+def test_the_words_of_a_container_are_printed_and_cannot_steer_the_terminal(server: Server) -> None:
+    models.deploy(server, "colourful", models.DOUBLER.replace('"model loaded"', r'"red \x1b[31m alert"'))
+
+    def printed(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [MOORING, "logs", *arguments, "--data-dir", str(server.data_dir)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert "/aws/sagemaker/Endpoints/colourful" in printed().stdout.splitlines()
+    shown = printed("colourful").stdout
+    assert "red \ufffd[31m alert" in shown
+    assert "\x1b" not in shown
+    assert len(printed("colourful", "-n", "1").stdout.splitlines()) <= 2  # one line of each writer's stream
+    unknown = printed("nowhere")
+    assert unknown.returncode == 1
+    assert "there is no log group /aws/sagemaker/Endpoints/nowhere" in unknown.stderr
+
+
 def test_only_the_owner_can_read_what_the_server_keeps(server: Server) -> None:
     assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
     for path in (server.data_dir / "credentials", *server.data_dir.glob("run/*.sock")):

@@ -208,7 +208,6 @@ def _uv() -> str:
 
 async def _start(parts: _Parts, stack: AsyncExitStack, tasks: Group) -> None:
     launch, reconciler = parts.launch, parts.reconciler
-    await stack.enter_async_context(http.serving(_app(parts), launch.listen_fd, tasks))
     reconciler.set_credentials([parts.credential])
     storage_ready = await parts.objects.wait_ready(timeout_s=storage.READY_TIMEOUT_S)
     if not storage_ready:
@@ -217,6 +216,8 @@ async def _start(parts: _Parts, stack: AsyncExitStack, tasks: Group) -> None:
     serving = tasks.start("serving", _serve_when_ready(parts, storage_ready=storage_ready))
     await asyncio.sleep(0)
     await reconciler.start()
+    # Only now: what a call wishes must find the loop running. Until then connections wait in the socket's queue.
+    await stack.enter_async_context(http.serving(_app(parts), launch.listen_fd, tasks))
     admin = StatusSocket(launch.run_dir / SOCKET_NAME, lambda: _report(parts))
     await admin.start()
     stack.push_async_callback(admin.aclose)

@@ -140,3 +140,34 @@ def env(data_dir: DataDir = None, config: Config = None) -> None:
         raise fail(str(error)) from error
     for line in texts.export_lines(report.url, chosen.data_dir.absolute() / "credentials", report.region):
         typer.echo(line)
+
+
+@app.command()
+def logs(
+    endpoint: Annotated[
+        str | None, typer.Argument(help="An endpoint, or a whole log group; none: list groups.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, max=100_000, help="Lines of each stream.")] = 50,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Show what an endpoint's containers printed."""
+    chosen = load_settings({"data_dir": data_dir}, config)
+
+    from mooring.app import tail
+    from mooring.cli import texts
+    from mooring.domain import ids
+
+    if endpoint is None:
+        for name in tail.groups(chosen.data_dir):
+            typer.echo(name)
+        return
+    group = endpoint if endpoint.startswith("/") else ids.endpoint_log_group(endpoint)
+    try:
+        for stream, event in tail.lines(chosen.data_dir, group, last=last, follow=follow):
+            typer.echo(texts.log_line(stream, event))
+    except tail.NoLogsError as error:
+        raise fail(str(error)) from error
+    except KeyboardInterrupt:
+        return

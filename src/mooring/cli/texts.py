@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from mooring.app.serve import Started
+from mooring.telemetry.segments import Event
 from mooring.telemetry.status import Report
 
 # Each of these makes an AWS tool look elsewhere for its credentials than into the file we name.
@@ -42,6 +44,13 @@ def print_started(out: Console, err: Console, started: Started, environment: Map
             f"[yellow]warning:[/] {', '.join(winning)} in this environment would win over the credentials file; "
             f"unset it where you use the server"
         )
+
+
+def log_line(stream: str, event: Event) -> str:
+    """One event for a terminal: control characters of a container must not steer it."""
+    stamp = datetime.fromtimestamp(event.ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    text = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in event.text.rstrip("\r\n"))
+    return f"{stamp}Z {stream} {text}"
 
 
 def print_status(out: Console, report: Report) -> None:
