@@ -14,7 +14,7 @@ from rich.table import Table
 
 from demo import load, models, server
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 DATA_DIR = Path(".demo")
 ROLE = "arn:aws:iam::000000000000:role/MooringExecutionRole"
 BUCKET = "mooring-demo"
@@ -128,7 +128,7 @@ def update_under_load(sagemaker: Any, runtime: Any, data: models.Data) -> None:
 
 def show_logs(logs: Any) -> None:
     """The containers' own words, through CloudWatch Logs' API."""
-    found = logs.filter_log_events(logGroupName=f"/aws/sagemaker/Endpoints/{ENDPOINT}", filterPattern="loaded")
+    found = logs.filter_log_events(logGroupName=f"/aws/sagemaker/Endpoints/{ENDPOINT}", filterPattern="features")
     for event in found["events"][:4]:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["timestamp"] / 1000))
         say("log", f"{stamp} {event['logStreamName']}  {event['message']}")
