@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mooring.domain import ids, routing
 from mooring.invoke import counts
-from mooring.invoke.pool import PoolClient, PoolLimits
+from mooring.invoke.pool import Connector, PoolClient, PoolLimits, open_upstream
 from mooring.kit import tasks
 from mooring.kit.counters import BUCKETS, Counters
 
@@ -57,7 +57,17 @@ class Endpoint:
 class Router:
     """See the module."""
 
-    def __init__(self, *, region: str, counters: Counters, worker: int, group: tasks.Group, limits: PoolLimits) -> None:
+    def __init__(
+        self,
+        *,
+        region: str,
+        counters: Counters,
+        worker: int,
+        group: tasks.Group,
+        limits: PoolLimits,
+        connector: Connector = open_upstream,
+    ) -> None:
+        self._connector = connector
         self._region = region
         self._counters = counters
         self._worker = worker
@@ -96,7 +106,13 @@ class Router:
             pool.sweep(now_s)
 
     def _make_pool(self) -> PoolClient:
-        return PoolClient(counters=self._counters, worker=self._worker, group=self._tasks, limits=self._limits)
+        return PoolClient(
+            counters=self._counters,
+            worker=self._worker,
+            group=self._tasks,
+            limits=self._limits,
+            connector=self._connector,
+        )
 
     def _make_variant(self, route: routing.VariantRoute, pool: PoolClient) -> Variant:
         group = self._counters.group(self._worker, route.slot)

@@ -17,7 +17,7 @@ from mooring.gateway import texts
 from mooring.gateway.invocation import Invocation
 from mooring.gateway.members import MemberReader
 from mooring.gateway.router import Router
-from mooring.invoke.pool import PoolLimits
+from mooring.invoke.pool import Connector, PoolLimits, open_upstream
 from mooring.kit import tasks
 from mooring.kit.clock import Clock
 from mooring.kit.counters import Counters
@@ -68,6 +68,7 @@ class Gateway:
         clock: Clock,
         random: Callable[[], float],
         group: tasks.Group,
+        connector: Connector = open_upstream,
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -75,7 +76,9 @@ class Gateway:
         self.word = counters.word
         self.loop = asyncio.get_running_loop()
         self.next_id = RequestIds()
-        self.router = Router(region=region, counters=counters, worker=worker, group=group, limits=limits.pool)
+        self.router = Router(
+            region=region, counters=counters, worker=worker, group=group, limits=limits.pool, connector=connector
+        )
         self.flights: set[Invocation] = set()  # what the sweep looks at: parked, connecting or sent
         self.parked: dict[Invocation, None] = {}  # in order of arrival
         self.unproved_bytes = 0

@@ -46,10 +46,41 @@ class Caller(Protocol):
         """There is none. Nothing was sent."""
 
 
+Gone = Callable[[Upstream], None]
+
+
+class Connector(Protocol):
+    """Makes connections: `open_upstream`, or a test's."""
+
+    async def __call__(self, address: str, on_gone: Gone, /, *, timeout_s: float) -> Upstream:
+        """A connected Upstream. Raises ConnectError."""
+
+
+async def open_upstream(address: str, on_gone: Gone, /, *, timeout_s: float) -> Upstream:
+    """A connected Upstream. Raises ConnectError."""
+    sock = await dial.connect(address, timeout_s=timeout_s)
+    upstream = Upstream(on_gone, sock)
+    loop = asyncio.get_running_loop()
+    try:
+        if sock.family == socket.AF_UNIX:
+            await loop.create_unix_connection(lambda: upstream, sock=sock)
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.create_connection(lambda: upstream, sock=sock)
+    except OSError as error:
+        sock.close()
+        raise dial.ConnectError(f"{address}: {error}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return upstream
+
+
 class Instance:
     """One instance as one worker sees it."""
 
     __slots__ = (
+        "_connector",
         "_idle",
         "_limits",
         "_mine",
@@ -64,8 +95,16 @@ class Instance:
     )
 
     def __init__(
-        self, route: routing.InstanceRoute, *, counters: Counters, worker: int, group: tasks.Group, limits: PoolLimits
+        self,
+        route: routing.InstanceRoute,
+        *,
+        counters: Counters,
+        worker: int,
+        group: tasks.Group,
+        limits: PoolLimits,
+        connector: Connector = open_upstream,
     ) -> None:
+        self._connector = connector
         self.instance_id = route.instance_id
         self.address = route.address
         self.slot = route.slot
@@ -141,7 +180,7 @@ class Instance:
 
     async def _connect(self, caller: Caller) -> None:
         try:
-            upstream = await open_upstream(self.address, self._gone, timeout_s=self._limits.connect_timeout_s)
+            upstream = await self._connector(self.address, self._gone, timeout_s=self._limits.connect_timeout_s)
         except dial.ConnectError as error:
             self._open -= 1
             caller.unreachable(self, error)
@@ -161,7 +200,16 @@ class Instance:
 class PoolClient:
     """The instances of one variant."""
 
-    def __init__(self, *, counters: Counters, worker: int, group: tasks.Group, limits: PoolLimits) -> None:
+    def __init__(
+        self,
+        *,
+        counters: Counters,
+        worker: int,
+        group: tasks.Group,
+        limits: PoolLimits,
+        connector: Connector = open_upstream,
+    ) -> None:
+        self._connector = connector
         self._counters = counters
         self._worker = worker
         self._tasks = group
@@ -198,24 +246,11 @@ class PoolClient:
             instance.sweep(now_s)
 
     def _make(self, route: routing.InstanceRoute) -> Instance:
-        return Instance(route, counters=self._counters, worker=self._worker, group=self._tasks, limits=self._limits)
-
-
-async def open_upstream(address: str, on_gone: Callable[[Upstream], None], *, timeout_s: float) -> Upstream:
-    """A connected Upstream. Raises ConnectError."""
-    sock = await dial.connect(address, timeout_s=timeout_s)
-    upstream = Upstream(on_gone, sock)
-    loop = asyncio.get_running_loop()
-    try:
-        if sock.family == socket.AF_UNIX:
-            await loop.create_unix_connection(lambda: upstream, sock=sock)
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.create_connection(lambda: upstream, sock=sock)
-    except OSError as error:
-        sock.close()
-        raise dial.ConnectError(f"{address}: {error}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return upstream
+        return Instance(
+            route,
+            counters=self._counters,
+            worker=self._worker,
+            group=self._tasks,
+            limits=self._limits,
+            connector=self._connector,
+        )
