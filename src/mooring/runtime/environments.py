@@ -46,6 +46,16 @@ KEPT_LINES = 500  # of a build, for those who join it later
 _FORMAT = "1"  # part of every key: raise it when an environment is made differently
 # pip's choice among several indexes; what a requirements.txt with --extra-index-url was written for
 _INDEX_OPTIONS = ("--index-strategy", "unsafe-best-match")
+_COMPILE = (
+    "-I",
+    "-m",
+    "compileall",
+    "-qq",
+    "-j",
+    "0",
+    "-x",
+    "/tests?/",
+)  # tests are half of the files of SciPy and its like
 _WHEELS_ONLY = ("--only-binary", ":all:")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -385,7 +395,7 @@ class EnvironmentStore:
         """
         try:
             await self._uv.execute(
-                [str(work / "env/bin/python"), "-I", "-m", "compileall", "-qq", "-j", "0", str(work / "env/lib")],
+                [str(work / "env/bin/python"), *_COMPILE, str(work / "env/lib")],
                 directory=work,
                 cache_dir=work / "uv",
                 runs_code=True,

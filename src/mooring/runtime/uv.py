@@ -54,6 +54,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _NETWORK = re.compile(
     r"error sending request|tcp connect error|dns error|failed to lookup address|connection (?:refused|reset|closed)"
     r"|timed out|timeout|HTTP status server error|status code 5\d\d|\b(?:429|500|502|503|504)\b.*(?:error|requests|gateway)"
+    r"|could not resolve (?:host|proxy)|failed to connect to"
     r"|network was disabled|request failed after|stream error|incomplete message",
     re.IGNORECASE,
 )

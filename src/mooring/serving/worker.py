@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, Callable
 
 from mooring.serving import channel, wire
 from mooring.serving.handler import Answer, Handler
@@ -24,12 +24,14 @@ from mooring.serving.settings import Settings
 _PR_SET_PDEATHSIG = 1
 
 
-def run_forked(sock: socket.socket, settings: Settings, front_pid: int) -> None:
-    """Be the worker on this end of a socket pair, in a process just forked. Does not return."""
+def run_forked(sock: socket.socket, settings: Settings, front_pid: int, *, tells: bool) -> None:
+    """Be the worker on this end of a socket pair, in a process just forked. Does not return. `tells`: it says in the log how
+    it found the model; one worker does so for all.
+    """
     code = 1
     try:
         _become_worker(sock, front_pid)
-        _serve(channel.WorkerEnd(sock), settings)
+        _serve(channel.WorkerEnd(sock), settings, say if tells else _say_nothing)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -90,8 +92,12 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _serve(end: channel.WorkerEnd, settings: Settings) -> None:
-    handler = _load(end, settings)
+def _say_nothing(text: str) -> None:
+    return
+
+
+def _serve(end: channel.WorkerEnd, settings: Settings, tell: Callable[[str], None]) -> None:
+    handler = _load(end, settings, tell)
     if handler is None:
         return
     while True:
@@ -106,11 +112,11 @@ def _serve(end: channel.WorkerEnd, settings: Settings) -> None:
         end.send(channel.ANSWER, _response(answer))
 
 
-def _load(end: channel.WorkerEnd, settings: Settings) -> Any:
+def _load(end: channel.WorkerEnd, settings: Settings, tell: Callable[[str], None]) -> Any:
     """The handler; None after a failure, which the front has been told."""
     began = time.monotonic()
     try:
-        handler = Handler(settings, import_script(settings, say), say)
+        handler = Handler(settings, import_script(settings, tell), tell)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit: a script that calls exit() cannot be served

@@ -51,7 +51,7 @@ class Worker:
         front_pid = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            worker.run_forked(theirs, settings, front_pid)
+            worker.run_forked(theirs, settings, front_pid, tells=index == 0)
         theirs.close()
         self._sock.setblocking(False)
         selector.register(self._sock, _READ, self.on_event)

@@ -28,6 +28,7 @@ NO_NETWORK = [
         ),
         (2, ["error: failed to write: No space left on device (os error 28)"], True),
         (2, ["error: Failed to build `x==1`", "  SyntaxError: invalid syntax"], False),
+        (2, ["error: Git operation failed", "  fatal: unable to access 'https://x/': Could not resolve host: x"], True),
         (-9, [], True),
     ],
 )
