@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests import models
-from tests.server import Server, wait_until
+from tests.server import Server, all_processes, wait_until
 
 Start = Callable[..., Server]
 
@@ -45,6 +45,23 @@ def test_a_stop_leaves_nothing_behind_and_a_start_finds_everything_again(own_ser
 def test_ctrl_c_stops_as_sigterm_does(own_server: Start) -> None:
     server = own_server()
     assert server.stop(number=signal.SIGINT) == 0
+
+
+def test_a_stop_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
+    server = Server(tmp_path / "early")
+    for lines in range(1, 4):  # of what a start prints: a little later each time
+        process = server.spawn()
+        wait_until(lambda: (server.data_dir / "run" / "port").exists(), what="it listens")
+        printed = f"listens on http://127.0.0.1:{(server.data_dir / 'run' / 'port').read_text().strip()}"
+        if lines > 1:
+            wait_until(lambda text=printed: text in server.log(), what="it says so")
+        if lines > 2:
+            wait_until(lambda pid=process.pid: any(parent == pid for _, parent in all_processes()), what="children")
+        before = server.own_processes()
+        process.terminate()
+        assert process.wait(45) == 0, server.log()
+        assert not [each for each in before if each.is_alive()]
+        assert not list((server.data_dir / "run").iterdir()), "sockets or the port file are left"
 
 
 def test_a_second_server_on_the_directory_is_refused_naming_the_first(own_server: Start, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from mooring.kit.tasks import Group
 from mooring.protocol.sigv4 import Verifier
 from mooring.reconcile.loop import Temporary
 from mooring.reconcile.reconciler import Reconciler
-from mooring.runtime import instance_types, machine
+from mooring.runtime import build_sandbox, instance_types, machine
 from mooring.runtime.environments import EnvironmentStore
 from mooring.runtime.process import ProcessDriver
 from mooring.settings import Settings
@@ -142,8 +142,11 @@ async def _build(launch: Launch, stack: AsyncExitStack, on_fatal: Callable[[str,
         url=launch.url, socket_path=launch.run_dir / "s3.sock", region=settings.region, credential=credential
     )
     stack.push_async_callback(objects.aclose)
+    sandboxed = await asyncio.to_thread(build_sandbox.find, os.environ)
+    if sandboxed is None:
+        logger.warning("PACKAGES ARE BUILT WITHOUT A SANDBOX: bubblewrap is missing or may not make one here")
     environments = EnvironmentStore(
-        settings.data_dir / "cache" / "envs", uv=_uv(), index_url=settings.index_url, clock=clock
+        settings.data_dir / "cache" / "envs", uv=_uv(), index_url=settings.index_url, wrap=sandboxed, clock=clock
     )
     stack.push_async_callback(environments.aclose)
     driver = await ProcessDriver.open(
@@ -153,6 +156,7 @@ async def _build(launch: Launch, stack: AsyncExitStack, on_fatal: Callable[[str,
         environments=environments,
         clock=clock,
     )
+    stack.push_async_callback(driver.aclose)
     for note in driver.capabilities.notes:
         logger.warning("%s", note)
     types = await asyncio.to_thread(instance_types.load, settings.instance_types_file)

@@ -7,7 +7,9 @@ each other: the server is ready when control says so). Stop: edges, control, s3.
 import asyncio
 import logging
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from mooring.supervisor import data_dir, sockets
 from mooring.supervisor.children import ChildSpec, Start
 from mooring.supervisor.data_dir import Claim, DataDirError
 from mooring.supervisor.sockets import ListenError
-from mooring.supervisor.supervise import Supervisor
+from mooring.supervisor.supervise import SIGNALS, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ def serve(settings: Settings, *, on_listening: Callable[[Started], None], on_rea
     `on_ready` gets the seconds since the start, once; restarts of a child do not call it again.
     """
     began_s = SystemClock().monotonic_s()
+    for number in SIGNALS:  # until the supervisor takes them over: leave by way of every `finally`
+        signal.signal(number, lambda *_: sys.exit(0))
     check_bind(settings)
     try:
         claim = data_dir.claim(settings.data_dir)
