@@ -69,6 +69,7 @@ class Invocation:
 
     # What most requests never touch stands here, so that beginning one sets only what differs.
     account = ""
+    _digest = sha256()  # of the body so far; an empty body's until its first part, which makes a new one
     _members: runtime.Invocation | None = None
     _forwarded = b"\r\n"  # the fields that go to the container, and the empty line
     _endpoint: Endpoint | None = None
@@ -109,7 +110,6 @@ class Invocation:
         self._operation = operation
         self._state: _State = _READING
         self._parts: list[bytes] = []
-        self._digest = sha256()
 
     # Exchange: the client ----------------------------------------------------------------------------------------
     def body(self, data: bytes) -> None:
@@ -129,7 +129,10 @@ class Invocation:
         self._holding += length
         gateway.unproved_bytes += length
         gateway.held_bytes += length
-        self._digest.update(data)
+        if self._parts:
+            self._digest.update(data)
+        else:
+            self._digest = sha256(data)
         self._parts.append(data)
 
     def end(self) -> None:
