@@ -1,10 +1,8 @@
 """Small models for tests: plain Python handlers that need no library, packed and put behind an endpoint."""
 
-import io
-import tarfile
-from collections.abc import Mapping
 from typing import Any
 
+from tests.packing import archive
 from tests.server import ROLE_ARN, Server
 
 IMAGE = "mooring-python:3"
@@ -26,25 +24,13 @@ def output_fn(value, accept):
 """
 
 
-def pack(files: Mapping[str, str | bytes]) -> bytes:
-    """A model.tar.gz of these files."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, content in files.items():
-            raw = content.encode() if isinstance(content, str) else content
-            info = tarfile.TarInfo(name)
-            info.size = len(raw)
-            archive.addfile(info, io.BytesIO(raw))
-    return packed.getvalue()
-
-
 def upload(server: Server, name: str, code: str = DOUBLER, requirements: str | None = None) -> str:
     """Put a handler into S3; returns its URI."""
     s3 = server.client("s3")
     if BUCKET not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
         s3.create_bucket(Bucket=BUCKET)
     files = {"code/inference.py": code} | ({"code/requirements.txt": requirements} if requirements else {})
-    s3.put_object(Bucket=BUCKET, Key=f"{name}/model.tar.gz", Body=pack(files))
+    s3.put_object(Bucket=BUCKET, Key=f"{name}/model.tar.gz", Body=archive(files))
     return f"s3://{BUCKET}/{name}/model.tar.gz"
 
 
