@@ -10,7 +10,9 @@ from pathlib import Path
 
 import uvloop
 
+from mooring.domain.ids import Scope
 from mooring.domain.routing import Credential
+from mooring.kms.root import RootKeys
 from mooring.objects import serve
 from mooring.objects.credentials import CredentialSource
 
@@ -30,6 +32,7 @@ async def main(fd: int, root: Path, *, with_credentials: bool) -> None:
             region=REGION,
             account=ACCOUNT,
             credentials=credentials,
+            keys=RootKeys(root.with_name("keys"), Scope(account=ACCOUNT, region=REGION)),
             ready=lambda: print("ready", flush=True),
         )
     )

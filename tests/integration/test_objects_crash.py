@@ -13,7 +13,9 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.integration.objects_process import ACCESS_KEY, SECRET_KEY, objects_process, raw_head
 
+from mooring.domain.ids import Scope
 from mooring.domain.routing import Credential
+from mooring.kms.root import RootKeys
 from mooring.objects import serve
 from mooring.objects.credentials import CredentialSource
 from mooring.protocol import sigv4
@@ -245,6 +247,7 @@ async def test_it_serves_a_unix_socket_in_virtual_host_style(tmp_path):
             region="us-east-1",
             account="000000000000",
             credentials=credentials,
+            keys=RootKeys(tmp_path / "keys", Scope(account="000000000000", region="us-east-1")),
             ready=ready.set,
         )
     )

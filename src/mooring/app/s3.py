@@ -12,8 +12,11 @@ from mooring.domain.channel import S3_WORKER
 from mooring.domain.routing import RouteTable
 from mooring.edge.routes import Subscriber
 from mooring.kit.tasks import Group
+from mooring.kms.root import RootKeys
 from mooring.objects import serve
 from mooring.objects.credentials import CredentialSource
+from mooring.objects.errors import KeyLostError
+from mooring.supervisor.children import EXIT_HOPELESS
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ async def _run(launch: Launch) -> int:
             region=settings.region,
             account=settings.account_id,
             credentials=source,
+            keys=RootKeys(settings.data_dir / "keys", root.scope(settings)),
             ready=lambda: logger.debug("serving"),
         ),
     )
@@ -53,4 +57,7 @@ async def _run(launch: Launch) -> int:
         loop.add_signal_handler(number, serving.cancel)
     await asyncio.wait([serving, tasks.start("failure", failed.wait())], return_when=asyncio.FIRST_COMPLETED)
     await tasks.aclose()
+    if serving.done() and not serving.cancelled() and isinstance(error := serving.exception(), KeyLostError):
+        logger.critical("%s", error)
+        return EXIT_HOPELESS
     return 1 if failed.is_set() else 0

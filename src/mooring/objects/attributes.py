@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mooring.objects import encryption
 from mooring.objects.errors import S3Error, not_implemented
 from mooring.objects.records import Attributes, ObjectHead
 
@@ -75,6 +76,7 @@ def response_headers(head: ObjectHead, overrides: Mapping[str, str]) -> dict[str
     headers.update({META_PREFIX + name: value for name, value in head.attributes.metadata.items()})
     headers["etag"] = f'"{head.etag}"'
     headers["accept-ranges"] = "bytes"
+    headers.update(encryption.response_headers(head.attributes.encryption))
     return headers
 
 

@@ -30,6 +30,7 @@ STATUS: Mapping[str, int] = {
     "InvalidRange": 416,
     "InvalidRequest": 400,
     "InvalidURI": 400,
+    "KMS.NotFoundException": 400,
     "KeyTooLongError": 400,
     "MalformedXML": 400,
     "MaxMessageLengthExceeded": 400,
@@ -73,6 +74,10 @@ class S3Error(ServiceError):
 
 class StorageError(Exception):
     """The disk failed us (full, I/O error, closed). Nothing was acknowledged; the caller may retry."""
+
+
+class KeyLostError(StorageError):
+    """What is stored was sealed under a root key that is not there; starting again will not help."""
 
 
 def no_such_bucket(name: str) -> S3Error:

@@ -42,11 +42,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Bytes of an open object to be sent; the sender closes the reader."""
+    """Bytes of an open object to be sent; the sender closes the reader.
+
+    `first` are the first of them, read before anything is answered: damage there is an error, not a connection that breaks.
+    """
 
     reader: ObjectReader
     start: int
     length: int
+    first: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,17 @@
 """Operations on single objects, and DeleteObjects."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
-from mooring.objects import attributes, conditions, integrity, names, preconditions, ranges, times, xml
+from mooring.objects import attributes, conditions, encryption, integrity, names, preconditions, ranges, times, xml
 from mooring.objects.errors import S3Error, invalid_argument, not_implemented
 from mooring.objects.exchange import Reply, Request, Stream, xml_reply
+from mooring.objects.keys import S3_MANAGED
 from mooring.objects.payload import Payload
 from mooring.objects.reading import ObjectReader
 from mooring.objects.receiving import BLOCK_BYTES, MAX_DOCUMENT_BYTES, MAX_PUT_BYTES, read_document, receive
-from mooring.objects.records import Attributes, Bucket, Checksum, ObjectHead
+from mooring.objects.records import Attributes, Body, Bucket, Checksum, Encryption, ObjectHead
 from mooring.objects.site import Site, refuse_null_version
 
 _MAX_DELETED = 1000
@@ -18,11 +21,12 @@ async def put_object(site: Site, request: Request) -> Reply:
     """API_PutObject."""
     bucket = site.bucket(request)
     attributes.check_plain(request.headers)
-    kept = attributes.attributes_of(request.headers)
+    sealed = site.encryption_of(request)
+    kept = replace(attributes.attributes_of(request.headers), encryption=sealed)
     precondition = conditions.precondition_of(request.headers)
     payload = Payload(request, max_bytes=MAX_PUT_BYTES)
     guards = integrity.Guards(integrity.stated_by(request.headers, sha256=payload.sha256))
-    intake = site.storage.intake()
+    intake = site.storage.intake(sealed)
 
     def finish() -> ObjectHead:
         seal = guards.settle(payload.trailers)
@@ -30,14 +34,20 @@ async def put_object(site: Site, request: Request) -> Reply:
             bucket,
             request.target.key,
             intake.finish(),
-            etag=seal.etag,
+            etag=site.etag_of(seal, sealed),
             attributes=kept,
             checksum=seal.stored(),
             precondition=precondition,
         )
 
     head = await receive(payload.__aiter__(), intake=intake, guards=guards, finish=finish, workers=site.workers)
-    return Reply(headers={"etag": f'"{head.etag}"', **attributes.checksum_headers(head)})
+    return Reply(
+        headers={
+            "etag": f'"{head.etag}"',
+            **attributes.checksum_headers(head),
+            **encryption.written_headers(head.attributes.encryption),
+        }
+    )
 
 
 async def get_object(site: Site, request: Request) -> Reply:
@@ -51,9 +61,9 @@ async def get_object(site: Site, request: Request) -> Reply:
     try:
         status, headers, span = _selection(request, reader.head)
         if reader.inline is None and span.length:
-            return Reply(
-                status=status, headers=headers, body=Stream(reader=reader, start=span.start, length=span.length)
-            )
+            first = await site.workers.run(reader.read, span.start, min(BLOCK_BYTES, span.length))
+            stream = Stream(reader=reader, start=span.start, length=span.length, first=first)
+            return Reply(status=status, headers=headers, body=stream)
         data = b"" if reader.inline is None else reader.inline[span.start : span.start + span.length]
     except BaseException:
         reader.close()
@@ -168,20 +178,22 @@ async def copy_object(site: Site, request: Request) -> Reply:
     directive = request.headers.get("x-amz-metadata-directive", "COPY")
     if directive not in ("COPY", "REPLACE"):
         raise invalid_argument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
-    if directive == "COPY" and (source.id, source_key) == (bucket.id, request.target.key):
+    asked = site.encryption_of(request)
+    if directive == "COPY" and asked is None and (source.id, source_key) == (bucket.id, request.target.key):
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
             "metadata, storage class, website redirect location or encryption attributes.",
         )
     replaced = attributes.attributes_of(request.headers) if directive == "REPLACE" else None
-    head = await site.workers.run(_copy, site, source, source_key, bucket, request.target.key, replaced)
+    head = await site.workers.run(_copy, site, source, source_key, bucket, request.target.key, replaced, asked)
     checksum = _checksum_nodes(head.checksum)
     return xml_reply(
         xml.document(
             "CopyObjectResult",
             (("ETag", f'"{head.etag}"'), ("LastModified", times.iso(head.modified_s)), *checksum),
-        )
+        ),
+        headers=encryption.written_headers(head.attributes.encryption),
     )
 
 
@@ -203,37 +215,73 @@ def _copy_source(header: str) -> tuple[str, bytes]:
 
 
 def _copy(
-    site: Site, source: Bucket, source_key: bytes, bucket: Bucket, key: bytes, replaced: Attributes | None
+    site: Site,
+    source: Bucket,
+    source_key: bytes,
+    bucket: Bucket,
+    key: bytes,
+    replaced: Attributes | None,
+    asked: Encryption | None,
 ) -> ObjectHead:
     reader = site.storage.open_object(source, source_key)
     try:
         head = reader.head
         if head.size > MAX_PUT_BYTES:
             raise S3Error("InvalidRequest", "The specified copy source is larger than the maximum allowable size.")
-        etag, checksum = (_summed(reader)) if head.parts else (head.etag, head.checksum)
+        sealed = _encryption_of_copy(head.attributes.encryption, asked)
+        body, seal = _copied(site, reader, sealed)
         return site.storage.put_object(
             bucket,
             key,
-            site.storage.copy_body(reader),
-            etag=etag,
-            attributes=head.attributes if replaced is None else replaced,
-            checksum=checksum,
+            body,
+            etag=site.etag_of(seal, sealed),
+            attributes=replace(head.attributes if replaced is None else replaced, encryption=sealed),
+            checksum=seal.stored(),
         )
     finally:
         reader.close()
 
 
-def _summed(reader: ObjectReader) -> tuple[str, Checksum | None]:
-    """ETag and checksum of what was uploaded in parts, as one object: they are over its bytes, which are read once."""
+def _encryption_of_copy(present: Encryption | None, asked: Encryption | None) -> Encryption | None:
+    """As S3, a copy that asks for nothing gets the bucket's default, not what its source has; only, the default here is not
+    to encrypt, and a copy must not lay open what was sealed: it gets AES256.
+    """
+    if asked is None and present is not None:
+        return Encryption(mode="AES256", key=S3_MANAGED)
+    return asked
+
+
+def _copied(site: Site, reader: ObjectReader, sealed: Encryption | None) -> tuple[Body, integrity.Seal]:
+    """The bytes once more, with their sums. They are read only where sums are missing or they must be sealed anew."""
+    head = reader.head
+    if sealed != head.attributes.encryption:
+        intake = site.storage.intake(sealed)
+        try:
+            seal = _summed(reader, intake.write)
+            return intake.finish(), seal
+        except BaseException:
+            intake.abort()
+            raise
+    if head.parts:
+        seal = _summed(reader, lambda _: None)
+    else:
+        checksum = head.checksum
+        algorithm, value = (None, "") if checksum is None else (checksum.algorithm, checksum.value)
+        seal = integrity.Seal(etag=head.etag, algorithm=algorithm, checksum=value)
+    return site.storage.copy_body(reader), seal
+
+
+def _summed(reader: ObjectReader, take: Callable[[bytes], None]) -> integrity.Seal:
+    """MD5 and checksum of an object as one piece: over its bytes, which are read once, and `take` gets them."""
     present = reader.head.checksum
     guards = integrity.Guards(integrity.Stated(), also=None if present is None else present.algorithm)
     at = 0
     while at < reader.head.size:
         block = reader.read(at, BLOCK_BYTES)
         guards.update(block)
+        take(block)
         at += len(block)
-    seal = guards.settle({})
-    return seal.etag, seal.stored()
+    return guards.settle({})
 
 
 def _checksum_nodes(checksum: Checksum | None) -> tuple[xml.Node, ...]:

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
-from mooring.objects import attributes, checksums, conditions, integrity, times, xml
+from mooring.objects import attributes, checksums, conditions, encryption, integrity, times, xml
 from mooring.objects.errors import S3Error, invalid_argument, not_implemented
 from mooring.objects.exchange import Reply, Request, xml_reply
 from mooring.objects.payload import Payload
@@ -21,7 +22,7 @@ async def create_upload(site: Site, request: Request) -> Reply:
     """API_CreateMultipartUpload."""
     bucket = site.bucket(request)
     attributes.check_plain(request.headers)
-    kept = attributes.attributes_of(request.headers)
+    kept = replace(attributes.attributes_of(request.headers), encryption=site.encryption_of(request))
     algorithm, kind = _upload_checksum(request)
     upload = await site.workers.run(
         functools.partial(
@@ -34,7 +35,7 @@ async def create_upload(site: Site, request: Request) -> Reply:
             "InitiateMultipartUploadResult",
             (("Bucket", bucket.name), ("Key", upload.key.decode()), ("UploadId", upload.id)),
         ),
-        headers=headers,
+        headers={**headers, **encryption.written_headers(kept.encryption)},
     )
 
 
@@ -79,16 +80,18 @@ async def upload_part(site: Site, request: Request) -> Reply:
             f"{stated.algorithm.lower()}",
         )
     guards = integrity.Guards(stated, also=upload.algorithm)
-    intake = site.uploads.intake()
+    sealed = upload.attributes.encryption
+    intake = site.uploads.intake(upload)
 
     def finish() -> integrity.Seal:
-        seal = guards.settle(payload.trailers)
+        found = guards.settle(payload.trailers)
+        seal = replace(found, etag=site.etag_of(found, sealed))
         checksum = seal.checksum if upload.algorithm else ""
         site.uploads.put_part(bucket, upload, number, intake.finish(), etag=seal.etag, checksum=checksum)
         return seal
 
     seal = await receive(payload.__aiter__(), intake=intake, guards=guards, finish=finish, workers=site.workers)
-    headers = {"etag": f'"{seal.etag}"'}
+    headers = {"etag": f'"{seal.etag}"', **encryption.response_headers(sealed)}
     if seal.algorithm is not None:
         headers[f"x-amz-checksum-{seal.algorithm.lower()}"] = seal.checksum
     return Reply(headers=headers)
@@ -250,7 +253,10 @@ async def complete_upload(site: Site, request: Request) -> Reply:
     ]
     if head.checksum is not None:
         nodes += [(f"Checksum{head.checksum.algorithm}", head.checksum.value), ("ChecksumType", head.checksum.kind)]
-    return xml_reply(xml.document("CompleteMultipartUploadResult", nodes))
+    return xml_reply(
+        xml.document("CompleteMultipartUploadResult", nodes),
+        headers=encryption.response_headers(head.attributes.encryption),
+    )
 
 
 def _choices(document: bytes) -> list[PartChoice]:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from mooring.objects.errors import StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAX_GROUP = 256
 _MAX_QUEUED = 4096
 _CHECKPOINT_PAGES = 4000
@@ -67,6 +67,9 @@ CREATE TABLE parts (
 CREATE TABLE blobs (name TEXT PRIMARY KEY, doomed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX doomed_blobs ON blobs (name) WHERE doomed;
 """
+_ROOT_KEY = "CREATE TABLE root_key (id TEXT NOT NULL);"
+# what makes each version out of the one before it
+_STEPS = (_SCHEMA, _ROOT_KEY)
 
 T = TypeVar("T")
 Connection = sqlite3.Connection
@@ -117,9 +120,10 @@ class Index:
         """Open or create the database and begin to write. Raises StorageError for one of a newer version."""
         self._writer = self._connect()
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
+            steps = " ".join(_STEPS[version:])
+            self._writer.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version > SCHEMA_VERSION:
             self._writer.close()
             raise StorageError(f"{self._path} is of version {version}; this server knows version {SCHEMA_VERSION}")
         self._closed = False

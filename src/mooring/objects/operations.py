@@ -21,7 +21,16 @@ _ANY_HEADERS = frozenset(
     }
 )
 _BODY_HEADERS = frozenset({"x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-trailer"})
-_WRITE_HEADERS = frozenset({"x-amz-acl", "x-amz-storage-class"})
+_WRITE_HEADERS = frozenset(
+    {
+        "x-amz-acl",
+        "x-amz-storage-class",
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-server-side-encryption-bucket-key-enabled",
+        "x-amz-server-side-encryption-context",
+    }
+)
 _WRITE_CONDITIONS = frozenset({"if-match", "if-none-match"})
 _READ_CONDITIONS = _WRITE_CONDITIONS | {"if-modified-since", "if-unmodified-since"}
 _RESPONSE_PARAMETERS = frozenset(

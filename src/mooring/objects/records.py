@@ -6,6 +6,8 @@ replaced by pointing its row at another body.
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
@@ -28,19 +30,29 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A run of bytes in one blob file."""
+class Encryption:
+    """How an object's bytes are sealed; an object without one is kept as it is."""
+
+    mode: str  # AES256 | aws:kms
+    key: str  # the KMS key's ARN; keys.S3_MANAGED for AES256
+    context: str = ""  # the encryption context as canonical JSON
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of bytes in one blob file; the index keeps it as JSON. `size` is the plaintext's."""
 
     blob: str
     size: int
+    wrapped_key: bytes = b""  # of a sealed blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """Bytes that are durable but not yet any object's: either `inline` or `segments`."""
+    """Bytes that are durable but not yet any object's: either `inline` or `segments`. `size` is the plaintext's."""
 
     size: int
     inline: bytes | None = None
+    wrapped_key: bytes = b""  # of a sealed `inline`
     segments: tuple[Segment, ...] = ()
 
 
@@ -54,10 +66,13 @@ class PartSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """What a client said about an object: system headers by their lower-case names, and user metadata without its prefix."""
+    """What a client said about an object: system headers by their lower-case names, user metadata without its
+    prefix, and how its bytes are to be sealed.
+    """
 
     headers: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    encryption: Encryption | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

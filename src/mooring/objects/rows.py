@@ -17,15 +17,17 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: Attributes
     segments: tuple[Segment, ...] = ()
     parts: tuple[PartSpan, ...] = ()
+    wrapped_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """An object's row. `inline` is set when its bytes lie in the index."""
+    """An object's row. `inline` is set when its bytes lie in the index; `wrapped_key` when they are sealed there."""
 
     head: ObjectHead
     segments: tuple[Segment, ...]
     inline: bytes | None
+    wrapped_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,28 @@ _encode = msgspec.json.Encoder().encode
 _decode_detail = msgspec.json.Decoder(Detail).decode
 _decode_attributes = msgspec.json.Decoder(Attributes).decode
 _decode_segments = msgspec.json.Decoder(tuple[Segment, ...]).decode
+
+
+# the root key
+def root_key(connection: Connection) -> str | None:
+    """The id of the root key under which everything sealed here is; None before the first start that knew of one."""
+    row = connection.execute("SELECT id FROM root_key").fetchone()
+    return None if row is None else row[0]
+
+
+def set_root_key(connection: Connection, key_id: str) -> None:
+    """Note the root key that is in use from now on."""
+    connection.execute("DELETE FROM root_key")
+    connection.execute("INSERT INTO root_key (id) VALUES (?)", (key_id,))
+
+
+def is_anything_sealed(connection: Connection) -> bool:
+    """Whether any object or upload is encrypted. Looks at all of them: for the rare start that misses its root key."""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM objects WHERE json_type(CAST(detail AS TEXT), '$.attributes.encryption') = 'object')"
+        " OR EXISTS (SELECT 1 FROM uploads WHERE json_type(CAST(detail AS TEXT), '$.encryption') = 'object')"
+    )
+    return bool(connection.execute(query).fetchone()[0])
 
 
 # buckets
@@ -90,7 +114,9 @@ def find_object(connection: Connection, bucket_id: int, key: bytes) -> StoredObj
     if row is None:
         return None
     detail = _decode_detail(row[6])
-    return StoredObject(head=_head(row, detail), segments=detail.segments, inline=row[7])
+    return StoredObject(
+        head=_head(row, detail), segments=detail.segments, inline=row[7], wrapped_key=detail.wrapped_key
+    )
 
 
 def _head(row: tuple[Any, ...], detail: Detail) -> ObjectHead:
@@ -156,7 +182,14 @@ def put_object(connection: Connection, bucket_id: int, head: ObjectHead, body: B
             None if checksum is None else f"{checksum.algorithm}:{checksum.value}",
             None if checksum is None else checksum.kind,
             inline_id,
-            _encode(Detail(attributes=head.attributes, segments=body.segments, parts=head.parts)),
+            _encode(
+                Detail(
+                    attributes=head.attributes,
+                    segments=body.segments,
+                    parts=head.parts,
+                    wrapped_key=body.wrapped_key,
+                )
+            ),
         ),
     )
     return doomed

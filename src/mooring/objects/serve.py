@@ -12,6 +12,7 @@ import uvicorn
 from mooring.domain.ids import Scope
 from mooring.kit.clock import Clock, SystemClock
 from mooring.objects.credentials import CredentialSource
+from mooring.objects.keys import KeyRing
 from mooring.objects.receiving import Workers
 from mooring.objects.server import S3App
 from mooring.objects.site import Site
@@ -50,17 +51,18 @@ async def run(
     region: str,
     account: str,
     credentials: CredentialSource,
+    keys: KeyRing,
     ready: Callable[[], None],
     clock: Clock | None = None,
 ) -> None:
     """Serve until cancelled; then requests in flight have DRAIN_S to end. `ready` is called once the socket is served.
 
     The descriptor is this function's from now on: it is closed at the end. Raises StorageError when the directory cannot be
-    used.
+    used, KeyLostError when trying again will not help.
     """
     clock = clock or SystemClock()
     listener = socket.socket(fileno=listen_fd)
-    storage = Storage(root, Scope(account=account, region=region), clock)
+    storage = Storage(root, Scope(account=account, region=region), clock, keys)
     workers = Workers(THREADS)
     try:
         await workers.run(storage.start)

@@ -149,20 +149,23 @@ class S3App:
     async def _send_stream(self, stream: Stream, receive: Receive, send: Send) -> None:
         """One block is read ahead while another is being sent; a client that goes away ends it."""
         workers = self._site.workers
-        at, end = stream.start, stream.start + stream.length
-        ahead = workers.submit(stream.reader.read, at, min(BLOCK_BYTES, end - at))
+        block, at, end = stream.first, stream.start + len(stream.first), stream.start + stream.length
+        ahead: asyncio.Future[bytes] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 gone = group.create_task(_until_gone(receive))
-                while at < end and not gone.done():
+                while not gone.done():
+                    more = at < end
+                    ahead = workers.submit(stream.reader.read, at, min(BLOCK_BYTES, end - at)) if more else None
+                    await send({"type": "http.response.body", "body": block, "more_body": more})
+                    if ahead is None:
+                        break
                     block = await ahead
                     at += len(block)
-                    if at < end:
-                        ahead = workers.submit(stream.reader.read, at, min(BLOCK_BYTES, end - at))
-                    await send({"type": "http.response.body", "body": block, "more_body": at < end})
                 gone.cancel()
         finally:
-            await asyncio.wait([ahead])  # the reader has one user at a time
+            if ahead is not None:
+                await asyncio.wait([ahead])  # the reader has one user at a time
             await workers.run(stream.reader.close)
 
 

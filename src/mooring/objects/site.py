@@ -3,10 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 
+from mooring.kit import clock
+from mooring.objects import encryption
 from mooring.objects.errors import S3Error, not_implemented
 from mooring.objects.exchange import Request
+from mooring.objects.integrity import Seal
 from mooring.objects.receiving import Workers
-from mooring.objects.records import Bucket
+from mooring.objects.records import Bucket, Encryption
 from mooring.objects.storage import Storage
 from mooring.objects.uploads import Uploads
 from mooring.objects.xml import Node
@@ -30,6 +33,14 @@ class Site:
         """That the owner a request expects is ours. Raises AccessDenied."""
         if expected is not None and expected != self.storage.scope.account:
             raise S3Error("AccessDenied", "Access Denied")
+
+    def encryption_of(self, request: Request) -> Encryption | None:
+        """How a write's body is to be sealed. Raises InvalidArgument, KMS.NotFoundException, NotImplemented."""
+        return encryption.encryption_of(request.headers, self.storage.keys, self.storage.scope)
+
+    def etag_of(self, seal: Seal, sealed: Encryption | None) -> str:
+        """The ETag of bytes that were received or copied."""
+        return encryption.etag_of(seal.etag, sealed, clock.token_hex(16))
 
     def owner(self) -> tuple[Node, ...]:
         """The Owner element's content: a canonical user id, made from the account."""

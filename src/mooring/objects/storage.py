@@ -15,15 +15,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from mooring.domain.ids import Scope
 from mooring.kit.clock import Clock
-from mooring.objects import listing, preconditions, rows
+from mooring.kit.sealing import SealingError
+from mooring.objects import envelopes, listing, preconditions, rows
 from mooring.objects.blobs import Blobs
-from mooring.objects.errors import S3Error, StorageError, no_such_bucket, no_such_key
+from mooring.objects.errors import KeyLostError, S3Error, StorageError, no_such_bucket, no_such_key
 from mooring.objects.index import Connection, Index, Work
 from mooring.objects.intake import Intake
+from mooring.objects.keys import KeyRing
 from mooring.objects.reading import ObjectReader
-from mooring.objects.records import Attributes, Body, Bucket, Checksum, ObjectHead, Precondition, Segment
+from mooring.objects.records import Attributes, Body, Bucket, Checksum, Encryption, ObjectHead, Precondition, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +57,11 @@ def lock_directory(path: Path) -> int:
 class Storage:
     """See the module. `start` recovers from whatever the last process left."""
 
-    def __init__(self, root: Path, scope: Scope, clock: Clock) -> None:
+    def __init__(self, root: Path, scope: Scope, clock: Clock, keys: KeyRing) -> None:
         self._root = root
         self.scope = scope
         self.clock = clock
+        self.keys = keys
         self.index = Index(root / "index.db")
         self.blobs = Blobs(root)
         self._lock = -1
@@ -64,16 +69,38 @@ class Storage:
         self._buckets: Mapping[str, Bucket] = {}  # all of them, whoever owns them: this process alone changes them
 
     def start(self) -> None:
-        """Open the directory, making it if need be, and finish what a crash interrupted."""
+        """Open the directory, making it if need be, and finish what a crash interrupted.
+
+        Raises StorageError; KeyLostError when encrypted objects lie here and their root key does not.
+        """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock_directory(self._root / "lock")
         try:
             self.blobs.start()
             self.index.start()
+            self._load_keys()
             self._recover()
         except BaseException:
             self.close()
             raise
+
+    def _load_keys(self) -> None:
+        noted = self.index.read(rows.root_key)
+        try:
+            found = self.keys.load()
+            if noted is not None and found != noted and self.index.read(rows.is_anything_sealed):
+                what = "is gone" if found is None else "is another one than they were encrypted with"
+                raise KeyLostError(
+                    f"{self._root} holds encrypted objects, but their key {self.keys.where} {what}. Nobody can read them "
+                    "without it: put it back from a backup"
+                )
+            used = self.keys.create() if found is None else found
+        except SealingError as error:
+            raise KeyLostError(str(error)) from error
+        except OSError as error:
+            raise StorageError(f"cannot use the key {self.keys.where}: {error.strerror}") from error
+        if used != noted:
+            self.index.write(functools.partial(rows.set_root_key, key_id=used))
 
     def _recover(self) -> None:
         settled, removed = self.blobs.sweep(lambda name: self.index.read(functools.partial(rows.is_blob, name=name)))
@@ -162,9 +189,9 @@ class Storage:
         self.remove_blobs(doomed)
 
     # objects
-    def intake(self) -> Intake:
-        """Somewhere to put a body that is being received."""
-        return Intake(self.blobs)
+    def intake(self, encryption: Encryption | None = None, *, always_blob: bool = False) -> Intake:
+        """Somewhere to put a body that is being received, to be sealed as `encryption` says. Raises StorageError."""
+        return Intake(self.blobs, envelope=envelopes.seal(self.keys, encryption), always_blob=always_blob)
 
     def put_object(
         self,
@@ -222,12 +249,12 @@ class Storage:
                 self.blobs.unpin(names)
                 raise
             if again is not None and again.segments == found.segments:
-                return ObjectReader(again, self.blobs, names)
+                return ObjectReader(again, self.blobs, names, self.keys)
             self.blobs.unpin(names)
             if again is None:
                 raise no_such_key(key)
             found = again
-        return ObjectReader(found, self.blobs, ())
+        return ObjectReader(found, self.blobs, (), self.keys)
 
     def head_object(self, bucket: Bucket, key: bytes) -> ObjectHead:
         """An object without its bytes. Raises NoSuchKey."""
@@ -259,13 +286,17 @@ class Storage:
         return self.index.read(work)
 
     def copy_body(self, reader: ObjectReader) -> Body:
-        """The same bytes once more, staged and durable, without reading them where the file system can link."""
-        if reader.inline is not None:
-            return Body(size=reader.head.size, inline=reader.inline)
+        """The same bytes once more, staged and durable, without reading them where the file system can link.
+
+        Sealed bytes stay sealed as they are, so the copy must be encrypted as the object is.
+        """
+        stored = reader.stored
+        if stored.inline is not None:
+            return Body(size=reader.head.size, inline=stored.inline, wrapped_key=stored.wrapped_key)
         segments = []
         try:
             for segment in reader.segments:
-                segments.append(Segment(blob=self.blobs.link(segment.blob), size=segment.size))
+                segments.append(msgspec.structs.replace(segment, blob=self.blobs.link(segment.blob)))
             self.blobs.sync_staging()
         except Exception:
             self.blobs.discard(segment.blob for segment in segments)

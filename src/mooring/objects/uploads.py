@@ -73,9 +73,9 @@ class Uploads:
         """An upload of this key. Raises NoSuchUpload."""
         return self._storage.index.read(lambda connection: rows.get_upload(connection, bucket.id, key, upload_id))
 
-    def intake(self) -> Intake:
-        """Somewhere to put a part that is being received."""
-        return Intake(self._storage.blobs, always_blob=True)
+    def intake(self, upload: Upload) -> Intake:
+        """Somewhere to put a part that is being received, to be sealed as its upload says. Raises StorageError."""
+        return self._storage.intake(upload.attributes.encryption, always_blob=True)
 
     def put_part(self, bucket: Bucket, upload: Upload, number: int, body: Body, *, etag: str, checksum: str) -> Part:
         """Keep a part, durable on return. Raises NoSuchUpload when it ended meanwhile; the body is then discarded."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mooring.domain.ids import Scope
+from mooring.kms.root import RootKeys
 from mooring.objects import checksums
 from mooring.objects.blobs import Blobs, DirectorySync
 from mooring.objects.errors import S3Error, StorageError
@@ -33,7 +34,7 @@ class StillClock:
 
 
 def opened(root, scope=SCOPE):
-    storage = Storage(root, scope, StillClock())
+    storage = Storage(root, scope, StillClock(), RootKeys(root.with_name("keys"), scope))
     storage.start()
     return storage
 
@@ -127,7 +128,7 @@ def test_odd_keys_are_only_rows(storage, bucket, tmp_path):
         put(storage, bucket, key, LARGE + key)
     for key in keys:
         assert get(storage, bucket, key) == LARGE + key
-    assert [path.name for path in tmp_path.iterdir()] == ["s3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "s3"]
     assert all(len(name) == 32 for name in files(storage))
     page = storage.list_objects(bucket, prefix=b"", delimiter=b"", after=b"", limit=100)
     assert [row.key for row in page.rows] == sorted(keys)
@@ -261,7 +262,7 @@ def begin(uploads, bucket, key=b"k", algorithm=None, kind="COMPOSITE"):
 
 
 def add(uploads, bucket, upload, number, data):
-    intake = uploads.intake()
+    intake = uploads.intake(upload)
     intake.write(data)
     checksum = checksums.of(upload.algorithm, data) if upload.algorithm else ""
     etag = hashlib.md5(data).hexdigest()
