@@ -348,6 +348,32 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_the_cause_in_the_last_line(s
     assert server.text().count("the model cannot be loaded") == 1
 
 
+def test_what_a_worker_said_is_heard_though_its_end_is_noticed_first(library, tmp_path):
+    script = """
+import os, selectors
+from mooring.serving import settings
+from mooring.serving.workers import Worker
+
+said = []
+worker = Worker(
+    0,
+    settings.read(os.environ),
+    selectors.DefaultSelector(),
+    lambda worker, kind, payload: said.append(payload.decode()),
+    lambda worker, how: said.append(how),
+)
+os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+worker.reap(wait=False)
+assert "there is no code/inference.py" in said[0] and said[1:] == ["ended with exit code 0"], said
+"""
+    (tmp_path / "model").mkdir()
+    environment = {"PYTHONPATH": str(library), contract.ENV_MODEL_DIR: str(tmp_path / "model")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_bad_setting_is_named(start):
     server = start(ECHO, **{contract.ENV_WORKERS: "none"})
     assert server.wait_end() == contract.EXIT_MODEL_LOAD_FAILED

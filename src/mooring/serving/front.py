@@ -300,6 +300,8 @@ class Front:
             self._fail(payload.decode("utf-8", "replace"), contract.EXIT_MODEL_LOAD_FAILED)
 
     def _next(self, worker: Worker) -> None:
+        if not worker.is_alive:  # these were its last words
+            return
         while self._queue:
             connection, request, kind = self._queue.popleft()
             if connection.is_open:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mooring.serving import codecs
-from mooring.serving.loading import load_pickle
+from mooring.serving.loading import load_pickle, misplaced
 from mooring.serving.problems import LoadFailure, UndecodableBody, UnsupportedType
 from mooring.serving.settings import Settings
 
@@ -238,7 +238,9 @@ def _check_functions(settings: Settings, functions: Mapping[str, Any], script: O
     elif settings.family == "python" and "predict_fn" not in functions:
         if script is None:
             raise LoadFailure(
-                "there is no code/{} in the model data, and this image has no model of its own".format(settings.program)
+                "there is no code/{} in the model data{}; this image has no model of its own".format(
+                    settings.program, misplaced(settings)
+                )
             )
         raise LoadFailure("{} defines neither transform_fn nor predict_fn".format(settings.program))
 

@@ -75,6 +75,16 @@ def _find_script(settings: Settings, say: Callable[[str], None]) -> Optional[Tup
     return None
 
 
+def misplaced(settings: Settings) -> str:
+    """For a failure: where in the model data the script lies instead, if it was packed with a folder around it."""
+    program = settings.program if settings.program.endswith(".py") else settings.program + ".py"
+    for name in sorted(_names(settings.model_dir)):
+        for inner in (os.path.join(name, "code", program), os.path.join(name, program)):
+            if os.path.isfile(os.path.join(settings.model_dir, inner)):
+                return " but {} (pack what is inside {}/, not the folder)".format(inner, name)
+    return ""
+
+
 def _code_directories(settings: Settings) -> Iterator[str]:
     submit = settings.submit_directory
     if submit.startswith("s3://"):

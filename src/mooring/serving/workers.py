@@ -110,6 +110,18 @@ class Worker:
         else:
             self._in += data
 
+    def _read_last(self) -> None:
+        """What it said before it ended: news of the end may overtake it. A process it started may hold its side open."""
+        while True:
+            try:
+                data = self._sock.recv(_READ_BYTES)
+            except OSError:
+                break
+            if not data:
+                break
+            self._in += data
+        self._read_buffered()
+
     def _read_buffered(self) -> None:
         while len(self._in) >= channel.REPLY.size:
             kind, length = channel.REPLY.unpack_from(self._in)
@@ -137,6 +149,7 @@ class Worker:
                 break
             time.sleep(0.005)
         self.is_alive = False
+        self._read_last()
         self._selector.unregister(self._sock)
         self._sock.close()
         self._ended(self, how_ended(status))

@@ -35,6 +35,12 @@ def test_the_program_may_be_named_with_or_without_py_and_in_a_folder(settings_of
         assert loading.import_script(settings_of(SAGEMAKER_PROGRAM=program), said.append).where == str(path)
 
 
+def test_a_script_in_a_folder_around_everything_is_pointed_at(settings_of, model_dir):
+    assert loading.misplaced(settings_of()) == ""
+    put(model_dir / "mine/code/inference.py")
+    assert loading.misplaced(settings_of()) == " but mine/code/inference.py (pack what is inside mine/, not the folder)"
+
+
 def test_a_script_at_the_top_of_the_model_data_is_used_and_said(settings_of, model_dir, said):
     path = put(model_dir / "inference.py")
     assert loading.import_script(settings_of(), said.append).where == str(path)
