@@ -40,9 +40,22 @@ async def _run(launch: Launch) -> int:
     tasks = Group("s3", on_failure=lambda _name, _error: failed.set())
     subscriber = Subscriber(str(launch.run_dir / "routes.sock"), worker=S3_WORKER, swap=swap)
     tasks.start("credentials", subscriber.run())
-    serving = tasks.start(
-        "serve",
-        serve.run(
+    serving = tasks.start("serve", _serve(launch, source))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    await asyncio.wait([serving, tasks.start("failure", failed.wait())], return_when=asyncio.FIRST_COMPLETED)
+    await tasks.aclose()
+    if failed.is_set():
+        return 1
+    return 0 if serving.cancelled() else serving.result()
+
+
+async def _serve(launch: Launch, source: CredentialSource) -> int:
+    """Until cancelled, or until it is clear that it cannot work; returns the exit status."""
+    settings = launch.settings
+    try:
+        await serve.run(
             launch.listen_fd,
             settings.data_dir / "s3",
             region=settings.region,
@@ -50,14 +63,8 @@ async def _run(launch: Launch) -> int:
             credentials=source,
             keys=RootKeys(settings.data_dir / "keys", root.scope(settings)),
             ready=lambda: logger.debug("serving"),
-        ),
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
-    await asyncio.wait([serving, tasks.start("failure", failed.wait())], return_when=asyncio.FIRST_COMPLETED)
-    await tasks.aclose()
-    if serving.done() and not serving.cancelled() and isinstance(error := serving.exception(), KeyLostError):
+        )
+    except KeyLostError as error:
         logger.critical("%s", error)
         return EXIT_HOPELESS
-    return 1 if failed.is_set() else 0
+    return 0
