@@ -127,7 +127,7 @@ class Edge:
         self.s3 = forward.Sibling(
             s3_socket, unavailable=forward.unavailable_s3, next_id=next_id, group=group, limits=limits
         )
-        self.server = Server(route=self.route, limits=http_limits, now_s=clock.now_s)
+        self.server = Server(route=self.route, recall=self.gateway.recall, limits=http_limits, now_s=clock.now_s)
         self._serving = False
 
     def swap(self, table: RouteTable) -> None:

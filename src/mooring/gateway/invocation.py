@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from mooring import contract
 from mooring.domain import errors
-from mooring.gateway import texts
+from mooring.gateway import forms, texts
 from mooring.gateway.router import MODEL_LATENCY, OVERHEAD_LATENCY, Endpoint, Variant
 from mooring.invoke import counts
 from mooring.invoke.pool import Instance
@@ -80,7 +80,6 @@ class Invocation:
     _attempts = 0
     _park_deadline_s = 0.0
     _deadline_s = 0.0
-    _begun_ns = 0
     _sent_ns = 0
     _size = 0
     _unproved = 0  # of this body, in the gateway's count of bytes not proved yet
@@ -97,16 +96,15 @@ class Invocation:
         request: Request,
         head: sigv4.Head,
         name: bytes,
-        request_id: str,
         operation: str | None,
+        begun_ns: int,
     ) -> None:
-        self._begun_ns = perf_counter_ns()
+        self._begun_ns = begun_ns
         self._gateway = gateway
         self._connection = connection
         self._request = request
         self._head = head
         self._name = name
-        self._request_id = request_id
         self._operation = operation
         self._state: _State = _READING
         self._parts: list[bytes] = []
@@ -147,7 +145,26 @@ class Invocation:
             if self._operation is not None:
                 raise texts.not_offered(self._operation)
             self._members, self._forwarded = gateway.read_members(self._name, self._request.headers)
+            if self._connection.whole is not None:
+                gateway.remember(
+                    self._connection, self._request, self._head, self._name, self._members, self._forwarded
+                )
             gateway.flights.add(self)
+            self._dispatch()
+        except errors.ServiceError as error:
+            self._fail(error)
+
+    def begin_proved(self, body: bytes, form: forms.Form) -> None:
+        """In place of body() and end(), for a request that was proved by its form. There is room for its body."""
+        gateway = self._gateway
+        self._size = self._holding = len(body)
+        gateway.held_bytes += self._holding
+        self._parts.append(body)
+        self.account = form.head.identity.account
+        self._members = form.members
+        self._forwarded = form.forwarded
+        gateway.flights.add(self)
+        try:
             self._dispatch()
         except errors.ServiceError as error:
             self._fail(error)
@@ -353,7 +370,7 @@ class Invocation:
     def _head_fields(self, upstream: Upstream) -> bytes:
         variant = self._variant
         assert variant is not None
-        fields = b"x-amzn-RequestId: %b\r\n%b%b\r\n" % (self._request_id.encode(), _VARIANT, variant.wire_name)
+        fields = b"x-amzn-RequestId: %b\r\n%b%b\r\n" % (self._gateway.next_id().encode(), _VARIANT, variant.wire_name)
         for name, value in upstream.fields:
             start = _RETURNED.get(name)
             if start is not None:
@@ -406,13 +423,13 @@ class Invocation:
         connection.sever()
 
     def _refuse_size(self) -> None:
-        connection, limit, request_id = self._connection, self._gateway.limits.max_body_bytes, self._request_id
+        connection, limit, request_id = self._connection, self._gateway.limits.max_body_bytes, self._gateway.next_id()
         self._done()
         reply = runtime.too_large_reply(limit, request_id)
         connection.reply(reply.status, _lines(reply.headers), reply.body)
 
     def _fail(self, error: errors.ServiceError) -> None:
-        connection, request_id = self._connection, self._request_id
+        connection, request_id = self._connection, self._gateway.next_id()
         self._done()
         reply = runtime.error_reply(error, request_id)
         connection.reply(reply.status, _lines(reply.headers), reply.body)

@@ -11,8 +11,10 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 
 from mooring.domain import errors, routing
+from mooring.gateway import forms as known
 from mooring.gateway import texts
 from mooring.gateway.invocation import Invocation
 from mooring.gateway.members import MemberReader
@@ -86,6 +88,7 @@ class Gateway:
         self.read_members = MemberReader().read
         self._region = region
         self._verifier = sigv4.Verifier((), region)
+        self._forms = known.Forms()
         self._credentials: tuple[routing.Credential, ...] = ()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -105,6 +108,7 @@ class Gateway:
         if table.credentials != self._credentials:
             self._credentials = table.credentials
             self._verifier = sigv4.Verifier(table.credentials, self._region)
+            self._forms = known.Forms()  # what the old credentials proved is forgotten with them
         self.router.swap(table)
         self._retry_parked()
 
@@ -113,7 +117,7 @@ class Gateway:
 
         `operation`: it is this one, which is not offered; its caller must prove who it is all the same.
         """
-        request_id = self.next_id()
+        begun_ns = perf_counter_ns()
         limits = self.limits
         try:
             head = self._verifier.check_head(
@@ -127,16 +131,55 @@ class Gateway:
             length = request.length
             if length is not None:
                 if length > limits.max_body_bytes:
-                    send_reply(connection, runtime.too_large_reply(limits.max_body_bytes, request_id))
+                    send_reply(connection, runtime.too_large_reply(limits.max_body_bytes, self.next_id()))
                     return REFUSED
                 if not self.has_room(length):
                     raise texts.busy()
         except errors.ServiceError as error:
-            send_reply(connection, runtime.error_reply(error, request_id))
+            send_reply(connection, runtime.error_reply(error, self.next_id()))
             return REFUSED
         if request.expects_continue:
             connection.send_continue()
-        return Invocation(self, connection, request, head, name, request_id, operation)
+        return Invocation(self, connection, request, head, name, operation, begun_ns)
+
+    def recall(self, connection: Connection, data: bytes) -> bool:
+        """Take a read that is one whole request in a form that its client was proved in before; a net.server.Recall."""
+        begun_ns = perf_counter_ns()
+        client = connection.memory
+        if not isinstance(client, known.Acquaintance) or client.source is not self._forms:
+            return False
+        now_s = self.clock.now_s()
+        for form in client.forms:
+            body = form.prove(data, now_s)
+            if body is None:
+                continue
+            if len(body) > self.limits.max_body_bytes or not self.has_room(len(body)):
+                return False  # refused where all are
+            invocation = Invocation(self, connection, form.request, form.head, form.name, None, begun_ns)
+            connection.begin(invocation)
+            invocation.begin_proved(body, form)
+            return True
+        return False
+
+    def remember(
+        self,
+        connection: Connection,
+        request: Request,
+        head: sigv4.Head,
+        name: bytes,
+        members: runtime.Invocation,
+        forwarded: bytes,
+    ) -> None:
+        """This request was read, checked and proved: its client may well send another like it."""
+        client = connection.memory
+        if not isinstance(client, known.Acquaintance) or client.source is not self._forms:
+            client = connection.memory = known.Acquaintance(self._forms)
+        if connection.whole is not None and client.willing():
+            form = self._forms.learn(
+                connection.whole, name=name, request=request, head=head, members=members, forwarded=forwarded
+            )
+            if form is not None:
+                client.add(form)
 
     def has_room(self, length: int) -> bool:
         """Whether a body of this length may be read."""

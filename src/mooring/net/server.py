@@ -120,6 +120,13 @@ class _Refused:
 
 REFUSED: Final = _Refused()  # what a Route returns when it has replied by itself
 Route = Callable[["Connection", Request], Exchange]
+# Offered each read of an idle connection with a memory, before the parser. True: it was one whole request, known without
+# parsing, and `Connection.begin` was called. False: nothing happened, and the parser reads it.
+Recall = Callable[["Connection", bytes], bool]
+
+
+def _recall_nothing(connection: "Connection", data: bytes) -> bool:
+    return False
 
 
 class Connection(asyncio.Protocol):
@@ -127,6 +134,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun",
+        "_between",
         "_close",
         "_early",
         "_exchange",
@@ -147,6 +155,8 @@ class Connection(asyncio.Protocol):
         "_tick",
         "_trailer",
         "_transport",
+        "memory",
+        "whole",
     )
 
     def __init__(self, server: "Server") -> None:
@@ -155,6 +165,9 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._feed = self._parser.feed_data
         self._state = _IDLE
+        self._between = True  # the parser is at the end of a request: no byte of another came yet
+        self.memory: object = None  # free for whoever answers: what is worth knowing of this client
+        self.whole: bytes | None = None  # while a read is parsed that began with a request's first byte: that read
         self._exchange: Exchange = REFUSED
         self._headers: dict[bytes, bytes] = {}
         self._target = b""
@@ -191,7 +204,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self._tick = self._server.tick
-        if self._state == _LINGER:
+        if self._state == _IDLE:
+            if self._between and self._queue is None:
+                if self.memory is not None and self._server.recall(self, data):
+                    return
+                self.whole = data
+        elif self._state == _LINGER:
             self._lingered += len(data)
             if self._lingered > self._server.limits.linger_bytes:
                 self._transport.abort()
@@ -203,8 +221,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._close = True  # the request itself was taken; we never switch protocols
         except httptools.HttpParserError:
+            self.whole = None
             self._garbage()
             return
+        self.whole = None
         if self._fed and self._request_read:
             if self._state == _EXCHANGE:
                 self._early = True
@@ -224,6 +244,10 @@ class Connection(asyncio.Protocol):
         self._exchange.resume()
 
     # the parser's side -------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._between = False
+
     def on_url(self, url: bytes) -> None:
         """The request's target, perhaps in parts."""
         self._target += url
@@ -277,6 +301,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The end of a request."""
         self._trailer = False
+        self._between = True
         self._fields = self._fed = 0
         if self._queue is not None:
             self._enqueue(None)
@@ -292,6 +317,11 @@ class Connection(asyncio.Protocol):
     def paused(self) -> bool:
         """The client reads slowly right now."""
         return self._paused
+
+    def begin(self, exchange: Exchange) -> None:
+        """Within `Server.recall`: the read was one whole request, and this exchange has its body."""
+        self._state = _EXCHANGE
+        self._exchange = exchange
 
     def closing(self) -> bool:
         """Whether this answer is the connection's last: its head must then say `Connection: close`."""
@@ -527,8 +557,11 @@ def _origin_form(request: Request) -> bool:
 class Server:
     """The connections of one worker, their limits and their once-a-second sweep. `route` begins each exchange."""
 
-    def __init__(self, *, route: Route, limits: Limits, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, *, route: Route, limits: Limits, now_s: Callable[[], float], recall: Recall = _recall_nothing
+    ) -> None:
         self.route = route
+        self.recall = recall
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False

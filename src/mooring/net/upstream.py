@@ -19,6 +19,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from mooring.net import answers
+
 _MAX_HEAD_BYTES = 64 << 10
 _MAX_FIELDS = 200
 
@@ -52,6 +54,7 @@ class Upstream(asyncio.Protocol):
     """One connection. See the module."""
 
     fields: list[tuple[bytes, bytes]]
+    head: answers.AnswerHead | None  # set when the answer came whole under a head that is known
     heard: bool  # a byte of an answer has come
     keep: bool  # the connection may be used again
     parts: list[bytes]
@@ -59,6 +62,7 @@ class Upstream(asyncio.Protocol):
     status: int
     _close_delimited: bool
     _done: bool
+    _fed: bool  # the parser was given a byte since begin()
     _fields_seen: int
     _head_bytes: int
     _headless: bool
@@ -75,13 +79,18 @@ class Upstream(asyncio.Protocol):
         self.reused = False
         self.keep = True
         self.idle_since_s = 0.0
+        self._fed = False
         self._reset(no_body=False)
 
     # the caller's side -------------------------------------------------------------------------------------------
     def begin(self, sink: Sink, *, no_body: bool = False) -> None:
         """The next answer is `sink`'s. `no_body`: it answers a HEAD."""
         self._sink = sink
-        self._reset(no_body=no_body)
+        if self._fed or no_body or self._no_body:
+            self._fed = False
+            self._reset(no_body=no_body)
+        else:
+            self.status = 0
 
     def send(self, data: bytes) -> None:
         """Bytes of a request."""
@@ -165,6 +174,21 @@ class Upstream(asyncio.Protocol):
         if sink is None:
             self._transport.abort()  # nobody asked
             return
+        fresh = not (self._fed or self._no_body)
+        if fresh:
+            head = answers.find(data)
+            if head is not None:
+                self.head = head
+                self.status = head.status
+                self.reason = head.reason
+                self.fields = head.fields
+                self.parts = [data[head.size :]]
+                self._sink = None
+                sink.answered(self, ended=True)
+                return
+            if self.head is not None:
+                self._reset(no_body=False)  # of what the answer before was
+        self._fed = True
         self.heard = True
         if self._headless:
             self._head_bytes += len(data)
@@ -179,6 +203,9 @@ class Upstream(asyncio.Protocol):
             self._sink = None
             if self._poisoned or self._gone:
                 self.keep = False
+            elif fresh and self.keep:
+                length = sum(map(len, self.parts))
+                answers.learn(data, status=self.status, reason=self.reason, fields=self.fields, length=length)
             sink.answered(self, ended=True)
         elif self._headless:
             if self._head_bytes > _MAX_HEAD_BYTES or self._fields_seen > _MAX_FIELDS:
@@ -187,6 +214,11 @@ class Upstream(asyncio.Protocol):
             sink.answered(self, ended=False)
 
     # the parser's side -------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        """The first byte of an answer."""
+        if self._done:
+            self._poisoned = True
+
     def on_status(self, reason: bytes) -> None:
         """The status line's text."""
         if self._done:
@@ -239,6 +271,7 @@ class Upstream(asyncio.Protocol):
     def _reset(self, *, no_body: bool) -> None:
         self.status = self._head_bytes = self._fields_seen = 0
         self.reason = b""
+        self.head = None
         self.fields = []
         self.parts = []
         self._no_body = no_body

@@ -18,10 +18,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from mooring.domain import errors
 from mooring.domain.routing import Credential
 from mooring.protocol import canonical
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 MAX_SKEW_S = 15 * 60
@@ -91,8 +95,16 @@ class SigningKey:
 
     def sign(self, data: bytes) -> str:
         """Hex HMAC-SHA256 of `data`."""
+        return self.end(self.begin(data))
+
+    def begin(self, data: bytes) -> "Digest":
+        """The HMAC of what starts with `data`: copy it, update the copy with the rest, and give that to `end`."""
         inner = self._inner.copy()
         inner.update(data)
+        return inner
+
+    def end(self, inner: "Digest") -> str:
+        """Hex HMAC-SHA256 of all that `inner` was given."""
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.hexdigest()
@@ -451,6 +463,62 @@ def finish(head: Head, payload_sha256: str | None) -> Identity:
         if hmac.compare_digest(expected.encode(), head.signature):
             return head.identity
     raise errors.InvalidSignature(_MISMATCH)
+
+
+class Recurring:
+    """A request that is signed again and again and differs only in its time of day and its payload, as clients send them.
+
+    Everything else of it stands in hash states already, so that a signature costs the hashes of what differs. Made of a
+    `Head` that was proved; it is as good as `check_head` and `finish` for heads that differ in nothing but the six
+    digits of x-amz-date's time, the signature, and what is not signed.
+    """
+
+    __slots__ = ("_after", "_at_s", "_before", "_clock", "_day", "_key", "_request", "_scope", "_text", "identity")
+
+    def __init__(self, head: Head, before: bytes, after: bytes) -> None:
+        self.identity = head.identity
+        self._key = head.key
+        self._day = head.timestamp[:9]  # with the T
+        self._scope = b"Z\n" + head.scope + b"\n"
+        self._before = before
+        self._after = after
+        self._clock = b""
+        self._at_s = 0
+        self._request = self._text = sha256()  # of the canonical request and of the text to sign, up to their last line
+
+    @classmethod
+    def of(cls, head: Head) -> "Recurring | None":
+        """None for requests that are not as simple as that."""
+        if len(head.canonical) != 1 or head.payload is not None:
+            return None
+        before, found, after = head.canonical[0].partition(b"\nx-amz-date:" + head.timestamp + b"\n")
+        if not found:
+            return None
+        return cls(head, before + found[: 1 + len(b"x-amz-date:") + 9], found[-2:] + after)
+
+    def holds(self, clock: bytes, payload_sha256: str, signature: bytes, now_s: float) -> bool:
+        """Whether it is signed by this signature (hex) at `clock`, HHMMSS, and that time is near enough to `now_s`."""
+        if clock != self._clock and not self._turn(clock):
+            return False
+        if not -MAX_SKEW_S <= now_s - self._at_s <= MAX_SKEW_S:
+            return False
+        request = self._request.copy()
+        request.update(payload_sha256.encode())
+        text = self._text.copy()
+        text.update(request.hexdigest().encode())
+        return hmac.compare_digest(self._key.end(text).encode(), signature)
+
+    def _turn(self, clock: bytes) -> bool:
+        """Take another second; False when there is no such time."""
+        stamp = self._day + clock
+        try:
+            self._at_s = canonical.stamp_s(stamp + b"Z")
+        except ValueError:
+            return False
+        self._request = sha256(self._before + clock + self._after)
+        self._text = self._key.begin(ALGORITHM + b"\n" + stamp + self._scope)
+        self._clock = clock
+        return True
 
 
 # Signing ------------------------------------------------------------------------------------------------------------

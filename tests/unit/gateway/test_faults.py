@@ -15,7 +15,7 @@ from mooring.invoke import counts
 from mooring.kit import counters as kit_counters
 from mooring.kit import tasks
 from mooring.net import dial
-from mooring.net.server import Connection, Exchange, Limits, Request, Server
+from mooring.net.server import REFUSED, Connection, Exchange, Limits, Request, Server
 from mooring.net.upstream import Upstream
 from mooring.protocol import sigv4
 
@@ -96,7 +96,7 @@ class World:
             group=group,
             connector=self.connect,
         )
-        self.server = Server(route=self.route, limits=Limits(), now_s=lambda: NOW_S)
+        self.server = Server(route=self.route, recall=self.recall, limits=Limits(), now_s=lambda: NOW_S)
         self.clients: list[Transport] = []
         self.upstreams: list[Transport] = []
         self.refusals = 0
@@ -107,6 +107,12 @@ class World:
         exchange = self.gateway.begin(connection, request, b"demo")
         self.begun.append(exchange)
         return exchange
+
+    def recall(self, connection: Connection, data: bytes) -> bool:
+        known = self.gateway.recall(connection, data)
+        if known and connection._exchange is not REFUSED:
+            self.begun.append(connection._exchange)
+        return known
 
     async def connect(self, address: str, on_gone: object, /, *, timeout_s: float) -> Upstream:
         await asyncio.sleep(0)
@@ -131,7 +137,7 @@ class World:
             routing.RouteTable(generation=self.generation, endpoints=(found,) if endpoint else (), credentials=(KEY,))
         )
 
-    def request(self, size: int, sent: int, secret: str) -> None:
+    def request(self, size: int, sent: int, secret: str, client: int | None = None) -> None:
         body = b"b" * size
         head = [(b"host", b"h")]
         path = b"/endpoints/demo/invocations"
@@ -148,12 +154,15 @@ class World:
             now_s=NOW_S,
         )
         lines = b"".join(b"%b: %b\r\n" % one for one in [*head, *signed, (b"content-length", b"%d" % size)])
-        connection = Connection(self.server)
-        client = Transport(connection)
-        connection.connection_made(client)
-        self.clients.append(client)
-        connection.data_received(b"POST %b HTTP/1.1\r\n%b\r\n" % (path, lines))
-        self.feed(client, body[:sent])
+        data = b"POST %b HTTP/1.1\r\n%b\r\n" % (path, lines) + body[:sent]
+        if client is None or not self.clients:
+            connection = Connection(self.server)
+            transport = Transport(connection)
+            connection.connection_made(transport)
+            self.clients.append(transport)
+        else:
+            transport = self.clients[client % len(self.clients)]
+        self.feed(transport, data)
 
     @staticmethod
     def feed(transport: Transport, data: bytes) -> None:
@@ -179,6 +188,7 @@ class World:
 INDEX = st.integers(0, 7)
 EVENTS = st.one_of(
     st.tuples(st.just("request"), st.sampled_from([0, 10, 20_000, 200_000]), st.sampled_from(["s", "s", "s", "wrong"])),
+    st.tuples(st.just("again"), INDEX, st.sampled_from(["s", "s", "wrong"])),
     st.tuples(st.just("partial"), st.sampled_from([10, 20_000, 200_000]), st.just("s")),
     st.tuples(st.just("answer"), INDEX, st.sampled_from(ANSWERS)),
     st.tuples(st.just("lose upstream"), INDEX, st.sampled_from(LOSSES)),
@@ -195,6 +205,8 @@ def carry_out(world: World, event: tuple[str, object, object]) -> None:
     kind, first, second = event
     if kind == "request":
         world.request(first, first, second)  # type: ignore[arg-type]
+    elif kind == "again":
+        world.request(10, 10, second, client=first)  # type: ignore[arg-type]
     elif kind == "partial":
         world.request(first, first // 2, "s")  # type: ignore[arg-type, operator]
     elif kind == "answer" and world.upstreams:
@@ -215,7 +227,7 @@ def carry_out(world: World, event: tuple[str, object, object]) -> None:
     elif kind == "slow client" and world.clients:
         client = world.clients[first % len(world.clients)]  # type: ignore[operator]
         if not client.closed:
-            client.protocol.pause_writing() if second else client.protocol.resume_writing()  # type: ignore[attr-defined]
+            client.protocol.pause_writing() if second else client.protocol.resume_writing()
 
 
 async def play(events: list[tuple[str, object, object]]) -> None:
@@ -259,6 +271,11 @@ STALE = [
 
 @example(STALE)
 @example([*STALE, ("answer", 1, ANSWERS[0])])
+@example([*STALE[:3], ("again", 0, "s"), ("lose upstream", 0, LOSSES[1]), TURN, ("answer", 1, ANSWERS[0])])
+@example([*STALE[:3], ("again", 0, "s"), ("lose client", 0, None), TURN])
+@example([*STALE[:3], ("again", 0, "s"), ("time", 61.0, None), TURN])
+@example([*STALE[:3], ("publish", 0, True), ("again", 0, "s"), ("time", 6.0, None), TURN])
+@example([*STALE[:3], ("publish", 0, False), ("again", 0, "s"), TURN])
 @example([("refuse", 9, None), ("request", 10, "s"), TURN, ("time", 6.0, None), TURN])
 @example([("request", 10, "s"), ("lose client", 0, None), TURN])
 @settings(max_examples=200, deadline=None)
