@@ -75,13 +75,15 @@ class Writer(threading.Thread):
             self.doubtful[name] = set()
 
     def put(self, name, version, size):
-        self._s3.put_object(Bucket=BUCKET, Key=name, Body=content(name, version, size))
+        sealed = {"ServerSideEncryption": "AES256"} if version % 2 else {}
+        self._s3.put_object(Bucket=BUCKET, Key=name, Body=content(name, version, size), **sealed)
 
 
 class PartsWriter(Writer):
     def put(self, name, version, size):
         data = content(name, version, PART_BYTES + size)
-        made = self._s3.create_multipart_upload(Bucket=BUCKET, Key=name)
+        sealed = {"ServerSideEncryption": "aws:kms"} if version % 2 else {}
+        made = self._s3.create_multipart_upload(Bucket=BUCKET, Key=name, **sealed)
         upload = {"Bucket": BUCKET, "Key": name, "UploadId": made["UploadId"]}
         parts = [
             {"PartNumber": number, "ETag": self._s3.upload_part(PartNumber=number, Body=body, **upload)["ETag"]}
