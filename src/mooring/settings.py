@@ -40,6 +40,7 @@ class Settings:
     log_level: str = "info"
     invocation_timeout_s: float = 60.0
     invocation_max_bytes: int = 25 << 20
+    runtime_egress: str = "auto"  # or none, host: the network of an instance
     capacity_oversize: str = "shrink"  # or refuse
     capacity_memory: str = "share"  # or reserve
     capacity_memory_floor_bytes: int = 512 << 20
@@ -222,6 +223,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "log_level": _one_of("debug", "info", "warning", "error"),
     "invocation_timeout_s": _seconds(0.1, 3600),
     "invocation_max_bytes": _bytes(1024),
+    "runtime_egress": _one_of("auto", "none", "host"),
     "capacity_oversize": _one_of("shrink", "refuse"),
     "capacity_memory": _one_of("share", "reserve"),
     "capacity_memory_floor_bytes": _bytes(0),

@@ -11,7 +11,7 @@ from pathlib import Path
 from mooring.domain.ids import InstanceId, PoolId, Scope
 from mooring.domain.instance import Handle, InstanceSpec, Limits
 from mooring.kit import clock, control_groups, unixpath
-from mooring.runtime import artifacts, environments, process, recipes, sandbox
+from mooring.runtime import artifacts, environments, network, process, recipes, sandbox
 from mooring.runtime.driver import Prepared
 from mooring.s3.memory import MemoryObjectStore
 
@@ -95,6 +95,7 @@ async def open_driver(
     node_id: str,
     settings: process.ProcessSettings | None = None,
     objects: MemoryObjectStore | None = None,
+    server: network.Server | None = None,
 ) -> process.ProcessDriver:
     return await process.ProcessDriver.open(
         data_dir=data_dir,
@@ -103,6 +104,7 @@ async def open_driver(
         environments=environments.EnvironmentStore(data_dir / "cache" / "envs", uv="/nonexistent/uv"),
         clock=clock.SystemClock(),
         settings=settings,
+        server=server,
     )
 
 
@@ -194,10 +196,13 @@ def groups_of(node_id: str) -> list[str]:
 
 @asynccontextmanager
 async def driven(
-    data_dir: Path, node_id: str, settings: process.ProcessSettings | None = None
+    data_dir: Path,
+    node_id: str,
+    settings: process.ProcessSettings | None = None,
+    server: network.Server | None = None,
 ) -> AsyncIterator[process.ProcessDriver]:
     """A driver; afterwards nothing is left of its instances."""
-    driver = await open_driver(data_dir, node_id=node_id, settings=settings)
+    driver = await open_driver(data_dir, node_id=node_id, settings=settings, server=server)
     try:
         yield driver
     finally:

@@ -26,7 +26,7 @@ from mooring.api.server import build_app
 from mooring.api.services import Registration
 from mooring.app import http, root, storage
 from mooring.app.admin import SOCKET_NAME, StatusSocket
-from mooring.app.launch import Launch
+from mooring.app.launch import ADDRESS_NAME, Launch
 from mooring.control import dispatch
 from mooring.control.context import Context
 from mooring.control.tokens import Tokens
@@ -45,7 +45,8 @@ from mooring.reconcile.loop import Temporary
 from mooring.reconcile.reconciler import Reconciler
 from mooring.runtime import build_sandbox, instance_types, machine
 from mooring.runtime.environments import EnvironmentStore
-from mooring.runtime.process import ProcessDriver
+from mooring.runtime.network import Server
+from mooring.runtime.process import ProcessDriver, ProcessSettings
 from mooring.settings import Settings
 from mooring.store.base import Store, StoreError
 from mooring.store.sqlite import SqliteStore
@@ -155,6 +156,8 @@ async def _build(launch: Launch, stack: AsyncExitStack, on_fatal: Callable[[str,
         objects=objects.store,
         environments=environments,
         clock=clock,
+        settings=ProcessSettings(egress=settings.runtime_egress),  # type: ignore[arg-type]  # checked by settings
+        server=Server(url=launch.url, port=launch.port, address_file=str(launch.run_dir / ADDRESS_NAME)),
     )
     stack.push_async_callback(driver.aclose)
     for note in driver.capabilities.notes:

@@ -12,6 +12,7 @@ import msgspec
 from mooring.kit.counters import Layout
 from mooring.settings import Settings
 
+ADDRESS_NAME = "address"  # <data>/run/address: "<numeric host> <port>", read by instances' forwarders
 ENV_LAUNCH_FD = "MOORING_LAUNCH_FD"
 
 

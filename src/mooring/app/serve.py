@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from mooring.app import launch
-from mooring.app.launch import Launch
+from mooring.app.launch import ADDRESS_NAME, Launch
 from mooring.identity import credentials
 from mooring.identity.credentials import CredentialsError
 from mooring.kit import counters, durable
@@ -114,7 +114,7 @@ def check_bind(settings: Settings) -> None:
 def _share(settings: Settings, claim: Claim) -> _Shared:
     run = claim.path / "run"
     for stale in run.iterdir():
-        if stale.is_socket() or stale.name == "port":
+        if stale.is_socket() or stale.name in ("port", ADDRESS_NAME):
             stale.unlink()
     layout = Layout(workers=settings.edge_workers)
     tcp = tuple(sockets.listen_tcp(settings.host, settings.port, settings.edge_workers))
@@ -132,6 +132,8 @@ def _share(settings: Settings, claim: Claim) -> _Shared:
         ready_write=ready_write,
     )
     durable.write_private(run / "port", f"{shared.port}\n".encode())
+    host = sockets.reachable_host(tcp[0])
+    durable.write_private(run / ADDRESS_NAME, f"{host} {shared.port}\n".encode())
     return shared
 
 
@@ -177,7 +179,7 @@ def _clean(shared: _Shared) -> None:
     for fd in (shared.counters_fd, shared.ready_read, shared.ready_write):
         os.close(fd)
     run = shared.claim.path / "run"
-    for name in ("control.sock", "routes.sock", "s3.sock", "status.sock", "port"):
+    for name in ("control.sock", "routes.sock", "s3.sock", "status.sock", "port", ADDRESS_NAME):
         (run / name).unlink(missing_ok=True)
     shared.claim.release()
 

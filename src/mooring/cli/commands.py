@@ -71,6 +71,9 @@ def serve(
     invocation_max_bytes: Annotated[
         str | None, typer.Option(help="Largest request body of an invocation.", show_default="25MiB")
     ] = None,
+    runtime_egress: Annotated[
+        str | None, typer.Option(help="Network of models: auto, none or host.", show_default="auto")
+    ] = None,
     capacity_oversize: Annotated[
         str | None, typer.Option(help="Types larger than this machine: shrink or refuse.", show_default="shrink")
     ] = None,

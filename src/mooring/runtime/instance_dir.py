@@ -160,9 +160,11 @@ def is_same_process(identity: tuple[int, int, str]) -> bool:
     )
 
 
-def find_shims(instances: str) -> dict[str, int]:
-    """Instance id → pid of every shim whose directory (there or deleted) lies in `instances`; told from their argv."""
-    found = {}
+def find_shims(instances: str) -> dict[str, list[int]]:
+    """Instance id → pids of the shims, and of what they forked, whose directory (there or deleted) lies in `instances`; told
+    from their argv.
+    """
+    found: dict[str, list[int]] = {}
     prefix = os.path.join(instances, "")
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -174,5 +176,5 @@ def find_shims(instances: str) -> dict[str, int]:
         if len(words) >= 4 and words[-4].endswith(b"/mooring/shim/__main__.py"):
             directory = os.fsdecode(words[-2])
             if directory.startswith(prefix):
-                found[directory[len(prefix) :]] = int(name)
+                found.setdefault(directory[len(prefix) :], []).append(int(name))
     return found

@@ -25,14 +25,15 @@ from mooring.domain.ids import InstanceId
 from mooring.domain.instance import Exit, Handle, InstanceSpec
 from mooring.kit.clock import Clock
 from mooring.kit.tasks import Group
-from mooring.runtime import archive, cgroups, images, instance_dir, instance_log, recipes, sandbox, shim_client
+from mooring.runtime import archive, cgroups, images, instance_dir, instance_log, network, recipes, sandbox, shim_client
 from mooring.runtime.artifacts import Artifact, ArtifactCache
 from mooring.runtime.driver import Capabilities, DriverError, Prepared, Progress
 from mooring.runtime.environments import EnvironmentStore
 from mooring.runtime.instance_dir import InstanceDirectory, Record
+from mooring.runtime.network import Network, Server
 from mooring.runtime.recipes import Recipe
 from mooring.runtime.requirements import read_requirements
-from mooring.runtime.sandbox import Egress, Mode, Program, Room, System
+from mooring.runtime.sandbox import Mode, Program, Room, System
 from mooring.s3 import base as s3
 
 DRIVER = "process"
@@ -46,7 +47,7 @@ _COLLECT_EVERY_S = 600.0
 class ProcessSettings:
     """What an operator may change."""
 
-    egress: Egress = "none"
+    egress: network.Wish = "none"
     sandbox: bool = True
     bounds: archive.Bounds = field(default_factory=archive.Bounds)
     artifacts_max_bytes: int = 20 << 30
@@ -65,6 +66,8 @@ class ProcessDriver:
         clock: Clock,
         settings: ProcessSettings,
         system: System,
+        outside: Network,
+        server: Server | None,
         groups: cgroups.ControlGroups,
     ) -> None:
         self._data_dir = os.path.abspath(data_dir)
@@ -75,6 +78,8 @@ class ProcessDriver:
         self._clock = clock
         self._settings = settings
         self._system = system
+        self._network = outside
+        self._server = server
         self._groups = groups
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._uids: dict[str, int] = {}  # of starts under way
@@ -91,32 +96,37 @@ class ProcessDriver:
         environments: EnvironmentStore,
         clock: Clock,
         settings: ProcessSettings | None = None,
+        server: Server | None = None,
     ) -> "ProcessDriver":
-        """Find out what this machine can do and make the directories. `node_id`: names control groups."""
+        """Find out what this machine can do and make the directories. `node_id`: names control groups. `server`: what
+        instances find as the AWS endpoint; None: nothing.
+        """
         settings = settings or ProcessSettings()
         root = os.path.join(os.path.abspath(data_dir), "cache", "artifacts")  # noqa: ASYNC240  # no I/O
         artifacts = ArtifactCache(root, objects, clock, bounds=settings.bounds, max_bytes=settings.artifacts_max_bytes)
         await asyncio.to_thread(artifacts.start)
+        system = await asyncio.to_thread(sandbox.probe, plain=not settings.sandbox)
         return cls(
             data_dir=data_dir,
             artifacts=artifacts,
             environments=environments,
             clock=clock,
             settings=settings,
-            system=await asyncio.to_thread(sandbox.probe, plain=not settings.sandbox),
+            system=system,
+            outside=await asyncio.to_thread(network.probe, system, settings.egress),
+            server=server,
             groups=await asyncio.to_thread(cgroups.ControlGroups.probe, node_id),
         )
 
     @property
     def capabilities(self) -> Capabilities:
         """What was found at `open`."""
-        notes = list(self._system.notes)
+        notes = [*self._system.notes, *filter(None, (self._network.note,))]
         if self._groups.missing:
             notes.append(f"no hard limits for {', '.join(self._groups.missing)}: control groups cannot be made here")
-        closed = self._system.mode is not Mode.PLAIN
         return Capabilities(
-            sandbox=closed,
-            network_namespace=closed and self._settings.egress == "none",
+            sandbox=self._system.mode is not Mode.PLAIN,
+            network_namespace=self._network.own,
             hard_limits=not self._groups.missing,
             notes=tuple(notes),
         )
@@ -138,7 +148,8 @@ class ProcessDriver:
             request.family,
             code,
             plain_root=self._server_root if self._system.mode is Mode.PLAIN else None,
-            tcp=self.capabilities.network_namespace,
+            tcp=self._network.own,
+            endpoint_url=self._network.endpoint_url(self._server),
         )
         return Prepared(
             resolved_image=environment.resolved_image,
@@ -240,10 +251,12 @@ class ProcessDriver:
         document = shim_client.launch_document(
             directory=directory.path,
             log_directory=record.log_directory,
-            command=sandbox.plan_command(self._system, program, room, egress=self._settings.egress),
+            command=sandbox.plan_command(self._system, program, room, egress="none" if self._network.own else "host"),
             control_group=list(record.control_group),
             system=self._system,
             limits=spec.limits,
+            slirp=list(self._network.slirp),
+            forward=(self._network.forward_port(self._server), self._server.address_file if self._server else ""),
             preamble=self._preamble(spec, failures),
         )
         return shim_client.spawn(document, lock_fd=lock_fd)
@@ -254,7 +267,7 @@ class ProcessDriver:
         if self._system.mode is Mode.ROOT:
             os.chown(sockets, record.uid, record.uid)
         os.mkdir(etc, 0o700)
-        for name, content in sandbox.etc_files(record.uid).items():
+        for name, content in sandbox.etc_files(record.uid, self._network.resolver()).items():
             path = Path(etc, name)
             path.write_text(content, "ascii")
             path.chmod(0o644)
@@ -289,8 +302,10 @@ class ProcessDriver:
         lines = [*spec.limits.notes, *self._system.notes]
         if failures:
             lines.append(f"not all limits of the instance type are in force: {'; '.join(failures)}")
-        if self.capabilities.network_namespace:
-            lines.append("this container has no access to the network (runtime egress = none)")
+        if self._network.note:
+            lines.append(self._network.note)
+        elif self._network.own and not self._network.slirp:
+            lines.append("this container has no access to the network beyond the server (runtime_egress = none)")
         return [f"mooring: {line}" for line in lines]
 
     # afterwards --------------------------------------------------------------------------------------------------
@@ -401,8 +416,7 @@ class ProcessDriver:
         if identity is not None and instance_dir.is_same_process(identity):
             _sigkill(identity[0])
         elif directory.is_held() or not directory.exists():  # it has not written its identity, or cannot any more
-            stray = instance_dir.find_shims(self._instances).get(directory.instance_id)
-            if stray is not None:
+            for stray in instance_dir.find_shims(self._instances).get(directory.instance_id, ()):
                 _sigkill(stray)
         record = directory.record()
         group = self._groups.directories(directory.instance_id) if record is None else record.control_group

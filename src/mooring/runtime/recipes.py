@@ -29,15 +29,16 @@ def server_program(
     *,
     plain_root: str | None,
     tcp: bool,
+    endpoint_url: str,
 ) -> Program:
     """Our model server in an environment. `plain_root`: where `show_server` shows it when there is no sandbox. `tcp`: its
-    network is its own, it may listen on port 8080 as well.
+    network is its own, it may listen on port 8080 as well. `endpoint_url`: of AWS' services, where there is one.
     """
     plain = plain_root is not None
     mounts = [Mount(source=str(path), target=str(path)) for path in env.mounts()]
     mounts = [mount for mount in mounts if not sandbox.is_system_path(mount.target)]
     mounts += sandbox.server_mounts()
-    environment = _base_environment(spec, str(env.path / "bin"))
+    environment = _base_environment(spec, str(env.path / "bin"), endpoint_url)
     environment[contract.ENV_FAMILY] = family
     root = plain_root or sandbox.SERVER_ROOT
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, spec.environment.get("PYTHONPATH", ""))))
@@ -57,13 +58,14 @@ def server_program(
     )
 
 
-def _base_environment(spec: InstanceSpec, bin_directory: str) -> dict[str, str]:
+def _base_environment(spec: InstanceSpec, bin_directory: str, endpoint_url: str) -> dict[str, str]:
     """What a container has, then what its user set, then what cannot be otherwise."""
     return {
         "HOME": "/tmp",  # noqa: S108  # the sandbox's own
         "LANG": "C.UTF-8",
         "AWS_REGION": spec.scope.region,
         "AWS_DEFAULT_REGION": spec.scope.region,
+        **({"AWS_ENDPOINT_URL": endpoint_url} if endpoint_url else {}),
         **spec.environment,
         contract.ENV_VCPU: f"{spec.limits.vcpu:g}",
         "PATH": f"{bin_directory}:/usr/local/bin:/usr/bin:/bin",

@@ -20,7 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -116,14 +116,14 @@ class Command:
     working_directory: str
 
 
-def etc_files(uid: int) -> dict[str, str]:
-    """Names and contents of the generated /etc."""
+def etc_files(uid: int, resolver: str = "") -> dict[str, str]:
+    """Names and contents of the generated /etc. `resolver`: of resolv.conf."""
     return {
         "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nmodel:x:{uid}:{uid}:model:/tmp:/usr/sbin/nologin\n",
         "group": f"root:x:0:\nmodel:x:{uid}:\n",
         "hosts": f"127.0.0.1 localhost {_HOSTNAME}\n::1 localhost\n",
         "hostname": f"{_HOSTNAME}\n",
-        "resolv.conf": "",
+        "resolv.conf": resolver,
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
 
@@ -257,7 +257,7 @@ def plan_command(system: System, program: Program, room: Room, *, egress: Egress
     files = {}
     if system.mode is Mode.ROOT:
         take = (program.python, "-I", "-S", "-c", _TAKE_ENVIRONMENT, str(_ENV_FD))
-        inside = (system.setpriv, *_privileges(room.uid), "--", *take, *program.argv)
+        inside = (*_as_user(system, room.uid), "--", *take, *program.argv)
         files[_ENV_FD] = "\0".join(f"{name}={value}" for name, value in program.environment.items())
     else:
         inside = program.argv
@@ -274,9 +274,27 @@ def plan_command(system: System, program: Program, room: Room, *, egress: Egress
     )
 
 
-def _privileges(uid: int) -> tuple[str, ...]:
+def _as_user(system: System, uid: int) -> tuple[str, ...]:
     identity = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
-    return (*identity, "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all")
+    return (
+        system.setpriv,
+        *identity,
+        "--no-new-privs",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--bounding-set=-all",
+    )
+
+
+def plan_trial(system: System, *, info_fd: int) -> list[str]:
+    """The front of a command: a sandbox with the walls that instances get, and nothing in it but the system."""
+    system_only = _Words()
+    _mount_system(system_only)
+    words = [*_namespaces(system, "none"), "--clearenv", *system_only.words]
+    words += ["--proc", "/proc", "--dev", "/dev", *_memory_mount(1 << 20, _TMP), "--remount-ro", "/"]
+    words[words.index("--info-fd") + 1] = str(info_fd)
+    inner = [*_as_user(system, system.uid_base), "--"] if system.mode is Mode.ROOT else []
+    return [system.bwrap, *words, "--", *inner]
 
 
 # Probing --------------------------------------------------------------------------------------------------------------
@@ -313,17 +331,10 @@ def _candidates(bwrap: str, setpriv: str, notes: list[str]) -> list[System]:
 
 def _try(system: System, timeout_s: float) -> str:
     """Run `true` in the sandbox that instances would get; why it failed, or nothing."""
-    system_only = _Words()
-    _mount_system(system_only)
-    words = [*_namespaces(system, "none"), "--clearenv", *system_only.words]
-    words += ["--proc", "/proc", "--dev", "/dev", *_memory_mount(1 << 20, _TMP), "--remount-ro", "/"]
-    argv = [system.bwrap]
     null = os.open(os.devnull, os.O_WRONLY)
     try:
-        words[words.index("--info-fd") + 1] = str(null)
-        inner = [system.setpriv, *_privileges(system.uid_base), "--"] if system.mode is Mode.ROOT else []
         done = subprocess.run(
-            [*argv, *words, "--", *inner, "/bin/true"],
+            [*plan_trial(system, info_fd=null), "/bin/true"],
             env={"PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -338,44 +349,6 @@ def _try(system: System, timeout_s: float) -> str:
     if done.returncode == 0:
         return ""
     return done.stderr.decode("utf-8", "replace").strip().splitlines()[-1] if done.stderr else f"exit {done.returncode}"
-
-
-# Builds ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BuildWrap:
-    """runtime.uv's Wrap: a package's build sees the system, what it is told to read and write, and the network."""
-
-    bwrap: str
-
-    def __call__(self, argv: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> list[str]:
-        """The command to run instead."""
-        to = _Words()
-        _mount_system(to)
-        to.directory("/etc")
-        for name in (*_ETC_OF_HOST, "passwd", "group", "hosts", "nsswitch.conf"):
-            if os.path.exists(f"/etc/{name}"):
-                to.mount("--ro-bind", f"/etc/{name}", f"/etc/{name}")
-        if os.path.exists("/etc/resolv.conf"):
-            to.mount("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf")
-        _mount_proc(to)
-        to.mount("--dev", "/dev")
-        to.mount("--tmpfs", _TMP)
-        shown = [("--ro-bind", str(path)) for path in readable if not is_system_path(str(path))]
-        shown += [("--bind", str(path)) for path in writable]
-        for flag, path in sorted(shown, key=lambda item: item[1]):
-            to.mount(flag, path, path)
-        words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
-        words += ["--die-with-parent", "--new-session", *to.words, "--remount-ro", "/"]
-        if writable:
-            words += ["--chdir", str(writable[0])]
-        return [self.bwrap, *words, "--", *argv]
-
-
-def build_wrap(system: System) -> BuildWrap | None:
-    """For EnvironmentStore(wrap=…); None where there is no sandbox."""
-    return None if system.mode is Mode.PLAIN else BuildWrap(system.bwrap)
 
 
 # Our own model server -------------------------------------------------------------------------------------------------

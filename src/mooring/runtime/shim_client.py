@@ -34,9 +34,11 @@ def launch_document(
     control_group: list[str],
     system: System,
     limits: Limits,
+    slirp: list[str],
+    forward: tuple[int, str],
     preamble: list[str],
 ) -> dict[str, Any]:
-    """What shim.launch.Launch is made of, but for the descriptors."""
+    """What shim.launch.Launch is made of, but for the descriptors. `forward`: port inside, and the server's address file."""
     resources = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 65_536}
     if system.mode is Mode.ROOT:  # counted by user id: only where every instance has its own
         resources["RLIMIT_NPROC"] = limits.pids
@@ -50,6 +52,9 @@ def launch_document(
         "working_directory": command.working_directory,
         "control_group": control_group,
         "resource_limits": resources,
+        "slirp": slirp,
+        "forward_port": forward[0],
+        "forward_address_file": forward[1],
         "preamble": preamble,
     }
 

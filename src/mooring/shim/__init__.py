@@ -2,6 +2,7 @@
 
     control ──start──▶ shim ──fork──▶ bwrap ──▶ PID 1 of the sandbox (bwrap's reaper) ──▶ model server
                         │  ▲ one pipe: stdout and stderr ─────────────────────────────────────┘
+                        ├─fork─▶ network process: way out of the sandbox (shim.network)
                         ├─▶ log store (kit.logfile), exit.json          (contract.shim names the files)
                         └─▶ shim.sock: status, stop, wait, dial
 

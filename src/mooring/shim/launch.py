@@ -21,6 +21,9 @@ class Launch:
     working_directory: str
     control_group: list[str]  # directories
     resource_limits: dict[str, int]  # names of the resource module, soft = hard
+    slirp: list[str]  # slirp4netns and its options, attached to the sandbox's network; empty: not
+    forward_port: int  # on the sandbox's own loopback, to the address in the file; 0: none
+    forward_address_file: str  # "<numeric host> <port>", read for every connection
     preamble: list[str]  # lines for the log before the first of the model's
     ready_fd: int  # gets {"pid": …} once the child runs, or {"error": …}
     lock_fd: int

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from mooring.contract import PORT
 from mooring.contract import shim as contract
 from mooring.kit import control_groups, logfile, proc, unixpath
-from mooring.shim import child, dial
+from mooring.shim import child, dial, network
 from mooring.shim.launch import Launch
 from mooring.shim.lines import Lines
 
@@ -112,6 +112,7 @@ class Shim:
         if self._child.failures:
             self.say(f"limits that could not be set: {self._child.failures}")
         self._init_pid = 0
+        self._network: network.Beside | None = None
         self._info = b""
         self._stop_at_s: float | None = None  # monotonic: SIGKILL then
         self._stopping = False
@@ -184,7 +185,7 @@ class Shim:
         numbers = os.read(self._wake, 4096)
         if signal.SIGTERM in numbers:
             self._begin_stop(_TERM_GRACE_S)
-        if signal.SIGCHLD in numbers:
+        if signal.SIGCHLD in numbers and not self._ended:
             # not reaped yet: until _finish has killed what is left of its process group, its id stays taken
             self._ended = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
@@ -229,6 +230,32 @@ class Shim:
         os.close(self._child.info)
         if self._info:
             self._init_pid = int(json.loads(self._info)["child-pid"])
+            self._start_network()
+
+    def _start_network(self) -> None:
+        """Before anything is dialled: it must come from the host's network. Nobody waits for it."""
+        try:
+            self._network = network.start(self._launch, self._init_pid)
+        except OSError as error:  # most likely the sandbox has ended already, and says why itself
+            self.say(f"the network could not be set up: {error}")
+        if self._network is not None:
+            self._watch(self._network.channel.fileno(), self._read_network)
+
+    def _read_network(self) -> None:
+        if self._network is None:
+            return
+        try:
+            chunk = self._network.channel.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        for line in chunk.decode("utf-8", "replace").splitlines():
+            self.say(line)
+        if not chunk:
+            self._unwatch(self._network.channel.fileno())
+            if not self._stopping:
+                self.say("the network process has ended: this container reaches nothing outside any more")
 
     # commands ------------------------------------------------------------------------------------------------------
     def _listen(self) -> socket.socket:
@@ -349,6 +376,9 @@ class Shim:
 
     def _finish(self) -> None:
         """All of it is dead or dies now; what it said last is kept, then everybody hears of it."""
+        if self._network is not None:
+            self._unwatch(self._network.channel.fileno())
+            network.end(self._network)
         self._kill()
         _, status = os.waitpid(self._child.pid, 0)
         end_s = time.monotonic() + _DRAIN_S

@@ -48,6 +48,12 @@ def listen_tcp(host: str, port: int, count: int) -> Sequence[socket.socket]:
     return made
 
 
+def reachable_host(listener: socket.socket) -> str:
+    """The numeric address by which this machine reaches a listening TCP socket."""
+    host = str(listener.getsockname()[0])
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def listen_unix(path: Path) -> socket.socket:
     """A listening socket file (0600); one that an earlier server left is replaced. Its directory must be ours alone."""
     path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "log_level": ("DEBUG", "debug"),
     "invocation_timeout_s": ("1.5", 1.5),
     "invocation_max_bytes": ("6MiB", 6 << 20),
+    "runtime_egress": ("none", "none"),
     "capacity_oversize": ("refuse", "refuse"),
     "capacity_memory": ("reserve", "reserve"),
     "capacity_memory_floor_bytes": ("1g", 1 << 30),
