@@ -245,7 +245,7 @@ class Server:
         found = []
         for directory, names, _ in os.walk("/sys/fs/cgroup"):
             here = [os.path.join(directory, name) for name in names if wanted in name]
-            found += [group for group in here if any(entry.is_dir() for entry in os.scandir(group))]
+            found += [group for group in here if any(entry.is_dir() for entry in Path(group).iterdir())]
             names[:] = [name for name in names if wanted not in name]
         return found
 

@@ -1,8 +1,10 @@
 """Hosting as a user sees it: real boto3 against a running server, real model processes behind it."""
 
+import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,7 @@ def test_a_scikit_learn_image_predicts_what_the_model_predicts_here(deployer: De
     assert np.array_equal(labels, model.predict(data.x_test))
 
 
+@pytest.mark.shows("CreateModel.PrimaryContainer.Environment")
 def test_environment_variables_reach_the_model(deployer: Deployer) -> None:
     source = (
         "import os\ndef transform_fn(model, data, content_type, accept):\n    return os.environ['FLAVOUR'], 'a/b'\n"
@@ -62,6 +65,23 @@ def test_environment_variables_reach_the_model(deployer: Deployer) -> None:
     name = deployer.model("flavour", handler(source), Environment={"FLAVOUR": "süß"})
     endpoint = deployer.endpoint("flavour", deployer.config("flavour", variant(name)))
     assert deployer.invoke(endpoint).decode() == "süß"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups can be made by root")
+def test_the_instance_type_is_a_hard_limit(deployer: Deployer) -> None:
+    model = deployer.model("bounded", answers("1"))
+    small = variant(model, name="Small", InstanceType="ml.t2.medium")
+    endpoint = deployer.endpoint("bounded", deployer.config("bounded", small, variant(model, name="Large")))
+    found = {}
+    for path in deployer.server.control_groups():
+        for name in ("memory.limit_in_bytes", "memory.max"):
+            for file in Path(path).rglob(name):
+                found[file.parent.name] = int(file.read_text())
+    logs = deployer.server.client("logs")
+    streams = logs.describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")["logStreams"]
+    instances = dict(stream["logStreamName"].split("/") for stream in streams)
+    assert found[instances["Small"]] == 4 << 30
+    assert found[instances["Large"]] == 8 << 30
 
 
 def test_weights_share_the_calls_and_target_variant_picks(deployer: Deployer) -> None:
