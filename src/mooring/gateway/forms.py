@@ -17,7 +17,7 @@ import re
 from hashlib import sha256
 from struct import Struct
 
-from mooring.net.server import Request
+from mooring.net.server import TOGETHER_BYTES, Request
 from mooring.protocol import runtime, sigv4
 
 _MAX_HEAD_BYTES = 2048
@@ -92,6 +92,14 @@ class Form:
         if self._signed.holds(pieces[self._clock], sha256(body).hexdigest(), pieces[self._signature], now_s):
             return body
         return None
+
+    def begins(self, data: bytes) -> bool:
+        """Whether `data` is a head of this form, and its body a short one: clients send the two one after the other."""
+        if len(data) != self.head_bytes:
+            return False
+        pieces = self._split(data)
+        length = pieces[self._length]
+        return pieces[::2] == self._same and length.isdigit() and 0 < int(length) <= TOGETHER_BYTES
 
 
 class Forms:

@@ -145,7 +145,7 @@ class Invocation:
             if self._operation is not None:
                 raise texts.not_offered(self._operation)
             self._members, self._forwarded = gateway.read_members(self._name, self._request.headers)
-            if self._connection.whole is not None:
+            if self._connection.whole:
                 gateway.remember(
                     self._connection, self._request, self._head, self._name, self._members, self._forwarded
                 )

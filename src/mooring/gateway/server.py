@@ -142,7 +142,7 @@ class Gateway:
             connection.send_continue()
         return Invocation(self, connection, request, head, name, operation, begun_ns)
 
-    def recall(self, connection: Connection, data: bytes) -> bool:
+    def recall(self, connection: Connection, data: bytes) -> bool | None:
         """Take a read that is one whole request in a form that its client was proved in before; a net.server.Recall."""
         begun_ns = perf_counter_ns()
         client = connection.memory
@@ -152,6 +152,8 @@ class Gateway:
         for form in client.forms:
             body = form.prove(data, now_s)
             if body is None:
+                if form.begins(data):
+                    return None
                 continue
             if len(body) > self.limits.max_body_bytes or not self.has_room(len(body)):
                 return False  # refused where all are
@@ -174,7 +176,7 @@ class Gateway:
         client = connection.memory
         if not isinstance(client, known.Acquaintance) or client.source is not self._forms:
             client = connection.memory = known.Acquaintance(self._forms)
-        if connection.whole is not None and client.willing():
+        if connection.whole and client.willing():
             form = self._forms.learn(
                 connection.whole, name=name, request=request, head=head, members=members, forwarded=forwarded
             )

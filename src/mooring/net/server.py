@@ -27,6 +27,7 @@ import httptools
 from mooring.net import wire
 
 _IDLE, _EXCHANGE, _LINGER, _CLOSED = range(4)
+TOGETHER_BYTES = 16 << 10
 _MAX_PIPELINED = 64  # events kept of pipelined requests; more is no client of ours
 _SINGLE: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect", b"content-type")
@@ -121,11 +122,12 @@ class _Refused:
 REFUSED: Final = _Refused()  # what a Route returns when it has replied by itself
 Route = Callable[["Connection", Request], Exchange]
 # Offered each read of an idle connection with a memory, before the parser. True: it was one whole request, known without
-# parsing, and `Connection.begin` was called. False: nothing happened, and the parser reads it.
-Recall = Callable[["Connection", bytes], bool]
+# parsing, and `Connection.begin` was called. False: nothing happened, and the parser reads it. None: it is a head whose
+# body is on its way and makes no more than TOGETHER_BYTES; both are offered together.
+Recall = Callable[["Connection", bytes], bool | None]
 
 
-def _recall_nothing(connection: "Connection", data: bytes) -> bool:
+def _recall_nothing(connection: "Connection", data: bytes) -> bool | None:
     return False
 
 
@@ -143,6 +145,7 @@ class Connection(asyncio.Protocol):
         "_fields",
         "_headers",
         "_held",
+        "_kept",
         "_lingered",
         "_parser",
         "_paused",
@@ -167,7 +170,8 @@ class Connection(asyncio.Protocol):
         self._state = _IDLE
         self._between = True  # the parser is at the end of a request: no byte of another came yet
         self.memory: object = None  # free for whoever answers: what is worth knowing of this client
-        self.whole: bytes | None = None  # while a read is parsed that began with a request's first byte: that read
+        self.whole = b""  # while its last byte is parsed: a request that came in one read or two, and whatever follows
+        self._kept = b""  # a head that was not given to the parser, for it may be known with its body
         self._exchange: Exchange = REFUSED
         self._headers: dict[bytes, bytes] = {}
         self._target = b""
@@ -206,14 +210,26 @@ class Connection(asyncio.Protocol):
         self._tick = self._server.tick
         if self._state == _IDLE:
             if self._between and self._queue is None:
-                if self.memory is not None and self._server.recall(self, data):
-                    return
+                if self.memory is not None:
+                    kept, self._kept = self._kept, b""
+                    data = kept + data if kept else data
+                    known = self._server.recall(self, data)
+                    if known:
+                        return
+                    if known is None and not kept:
+                        self._kept = data
+                        return
                 self.whole = data
         elif self._state == _LINGER:
             self._lingered += len(data)
             if self._lingered > self._server.limits.linger_bytes:
                 self._transport.abort()
                 return
+        elif self.whole:
+            self.whole = self.whole + data if len(data) <= TOGETHER_BYTES else b""
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._request_read:
             self._fed += len(data)
         try:
@@ -221,10 +237,11 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._close = True  # the request itself was taken; we never switch protocols
         except httptools.HttpParserError:
-            self.whole = None
+            self.whole = b""
             self._garbage()
             return
-        self.whole = None
+        if self._between or len(self.whole) > TOGETHER_BYTES:
+            self.whole = b""
         if self._fed and self._request_read:
             if self._state == _EXCHANGE:
                 self._early = True
@@ -403,6 +420,9 @@ class Connection(asyncio.Protocol):
     # the server's side -------------------------------------------------------------------------------------------
     def sweep(self, tick: int) -> None:
         """Once a second: close what stands still."""
+        if self._kept:  # its body did not follow at once
+            kept, self._kept = self._kept, b""
+            self._parse(kept)
         limits, quiet = self._server.limits, tick - self._tick
         if self._state == _EXCHANGE:
             stalled = self._paused or not (self._request_read or self._held)

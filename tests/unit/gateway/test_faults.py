@@ -108,7 +108,7 @@ class World:
         self.begun.append(exchange)
         return exchange
 
-    def recall(self, connection: Connection, data: bytes) -> bool:
+    def recall(self, connection: Connection, data: bytes) -> bool | None:
         known = self.gateway.recall(connection, data)
         if known and connection._exchange is not REFUSED:
             self.begun.append(connection._exchange)

@@ -112,6 +112,9 @@ class Side:
     async def feed(self, data: bytes) -> None:
         if not self.client.closed:
             self.connection.data_received(data)
+        await self.settle()
+
+    async def settle(self) -> None:
         for _ in range(70):  # a read may hold many requests, answered one after the other
             await asyncio.sleep(0)
             for upstream, transport in self.upstreams:
@@ -162,6 +165,9 @@ async def both(steps: list[bytes], *, now_s: float = NOW_S) -> tuple[Side, Side]
         side.clock.now = now_s
         for data in steps:
             await side.feed(data)
+        if not side.client.closed:
+            side.connection.sweep(0)
+        await side.settle()
     quick, slow = sides
     assert quick.told() == slow.told()
     assert quick.gateway.held_bytes == slow.gateway.held_bytes
@@ -189,6 +195,37 @@ def test_what_a_client_sends_again_is_not_parsed_again() -> None:
         assert quick.client.sent.count(b"HTTP/1.1 200 OK") == 3
     alternating = [signed(b"1", name=name) for name in (b"one", b"two") * 3]
     assert run(*alternating)[0].parsed == 2
+
+
+def in_two(data: bytes) -> list[bytes]:
+    at = data.find(b"\r\n\r\n") + 4
+    return [data[:at], data[at:]]
+
+
+def test_a_client_that_sends_head_and_body_apart_is_known_too() -> None:
+    steps = [signed(b"%d" % index) for index in range(3)]
+    quick, slow = run(*[part for step in steps for part in in_two(step)])
+    assert (quick.parsed, slow.parsed) == (1, 3)
+    assert quick.client.sent.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_head_whose_body_does_not_follow_is_parsed_at_the_next_sweep() -> None:
+    async def scenario() -> None:
+        group = tasks.Group("forms")
+        side = Side(group, knowing=True)
+        await side.feed(signed(b"1"))
+        head, body = in_two(signed(b"2"))
+        await side.feed(head)
+        assert side.parsed == 1
+        side.connection.sweep(0)
+        assert side.parsed == 2
+        assert side.connection.busy
+        await side.feed(body)
+        assert side.client.sent.count(b"HTTP/1.1 200 OK") == 2
+        await side.close()
+        await group.aclose()
+
+    asyncio.run(scenario())
 
 
 def test_a_signature_is_checked_every_time() -> None:
@@ -300,7 +337,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
             data = data[:at] + token + data[at + gone :]
         how = draw(st.sampled_from(["whole", "whole", "whole", "cut", "glued", "tail"]))
         if how == "cut":
-            at = draw(st.integers(0, len(data)))
+            at = draw(st.one_of(st.just(data.find(b"\r\n\r\n") + 4), st.integers(0, len(data))))
             steps += [data[:at], data[at:]]
         elif how == "glued" and steps:
             steps[-1] += data
@@ -311,6 +348,9 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return [step for step in steps if step]
 
 
+@example([*in_two(signed(b"2")), signed(b"3")])
+@example([in_two(signed(b"2"))[0], b"x", b"yz"])
+@example([in_two(signed(b"2"))[0] * 2, b"xy"])
 @example([b"\r\n" + signed(b"2"), signed(b"3")])
 @example([signed(b"2") + b"PO", b"ST /"])
 @example([signed(b"2") + b"P", signed(b"3")])
