@@ -119,6 +119,18 @@ def test_a_state_of_a_newer_version_is_refused_and_not_tried_again(own_server: S
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("content", [None, "name,vcpu\nml.x.y,many\n"])
+def test_instance_types_that_cannot_be_read_end_it_naming_the_file(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "types.csv"
+    if content is not None:
+        file.write_text(content)
+    server = Server(tmp_path / "a", env={"MOORING_INSTANCE_TYPES_FILE": str(file)})
+    assert server.spawn().wait(30) == 1
+    (line,) = [line for line in server.log().splitlines() if "CRITICAL control" in line]
+    assert str(file) in line
+    assert "Traceback" not in server.log()
+
+
 def test_settings_come_from_the_file_and_credentials_that_would_win_are_warned_of(
     own_server: Start, tmp_path: Path
 ) -> None:

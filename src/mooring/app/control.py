@@ -162,7 +162,12 @@ async def _build(launch: Launch, stack: AsyncExitStack, on_fatal: Callable[[str,
     stack.push_async_callback(driver.aclose)
     for note in driver.capabilities.notes:
         logger.warning("%s", note)
-    types = await asyncio.to_thread(instance_types.load, settings.instance_types_file)
+    try:
+        types = await asyncio.to_thread(instance_types.load, settings.instance_types_file)
+    except OSError as error:
+        raise TableError(
+            f"cannot read the instance types in {settings.instance_types_file}: {error.strerror}"
+        ) from error
     log_root = settings.data_dir / "logs"
     platform_log = PlatformLog(log_root, clock)
     routes = socket.socket(fileno=launch.routes_fd)

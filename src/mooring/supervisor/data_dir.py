@@ -7,6 +7,7 @@ the rests of an old one. Instances do not hold it: they are meant to be found by
 
 import fcntl
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from mooring.kit import clock, durable
 
 _REST_S = 5.0  # how long processes of a killed server may take to die
 _POLL_S = 0.02
+_IN_FRESH = frozenset({"lost+found"})  # an empty file system holds it
 
 
 class DataDirError(Exception):
@@ -72,7 +74,20 @@ def _check_private(path: Path) -> None:
     if state.st_uid != os.geteuid():
         raise DataDirError(f"the data directory {path} belongs to another user (uid {state.st_uid})")
     if state.st_mode & 0o077:
+        # --data-dir /tmp is a slip: closing it to others would break the machine
+        if not _made_here(path) and not _IN_FRESH.issuperset(os.listdir(path)):
+            raise DataDirError(
+                f"{path} is no data directory of Mooring's, holds other things and is open to other users: "
+                "choose a directory that is new or empty"
+            )
         path.chmod(0o700)
+
+
+def _made_here(path: Path) -> bool:
+    try:
+        return stat.S_ISREG((path / "lock").lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _lock(lock_fd: int, path: Path) -> None:

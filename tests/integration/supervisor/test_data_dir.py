@@ -30,6 +30,23 @@ def test_a_directory_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
+def test_a_directory_of_ours_that_was_opened_to_others_is_closed_again(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    data_dir.claim(path).release()
+    path.chmod(0o755)
+    data_dir.claim(path).release()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_directory_of_other_things_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()  # as in /var
+    tmp_path.chmod(0o1777)
+    with pytest.raises(DataDirError, match="holds other things and is open to other users"):
+        data_dir.claim(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
+    assert os.listdir(tmp_path) == ["lock"]
+
+
 def test_a_second_claim_is_refused_naming_the_first_process(tmp_path: Path) -> None:
     claim = data_dir.claim(tmp_path)
     try:
