@@ -72,6 +72,15 @@ def read_process(pid: int) -> Process | None:
     return None if fields[0] in "ZX" else Process(pid, int(fields[19]), command)
 
 
+def is_shim(process: Process) -> bool:
+    """Whether it is the shim of an instance, and not the process beside it that keeps its network."""
+    if "/mooring/shim/__main__.py" not in process.command:
+        return False
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process.pid}/comm").read_text().strip() != "mooring-network"
+    return False
+
+
 def all_processes() -> list[tuple[Process, int]]:
     """Every process with its parent."""
     found = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.packing import Deployer, answers, variant
-from tests.server import Process, Server, wait_until
+from tests.server import Process, Server, is_shim, wait_until
 
 SAMPLE_KILLS = 5  # of `make test`; the campaign of `make test-soak` makes 30
 ENDPOINT = "crash-alive"
@@ -82,7 +82,7 @@ class Writers:
 
 def _instances(server: Server) -> list[Process]:
     """The model servers' shims of this data directory."""
-    return [process for process in server.own_processes() if "mooring/shim" in process.command]
+    return [process for process in server.own_processes() if is_shim(process)]
 
 
 def _victim(server: Server, role: str, chance: random.Random) -> Process:

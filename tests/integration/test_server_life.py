@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests import models
-from tests.server import Server, all_processes, wait_until
+from tests.server import Server, all_processes, is_shim, wait_until
 
 Start = Callable[..., Server]
 
@@ -25,7 +25,7 @@ def refused(server: Server, *, code: int) -> str:
 
 
 def shims(server: Server) -> set[int]:
-    return {process.pid for process in server.own_processes() if "/mooring/shim/__main__.py" in process.command}
+    return {process.pid for process in server.own_processes() if is_shim(process)}
 
 
 def test_a_stop_leaves_nothing_behind_and_a_start_finds_everything_again(own_server: Start) -> None:

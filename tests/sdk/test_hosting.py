@@ -113,18 +113,20 @@ def test_an_update_under_load_fails_no_call_and_ends_on_the_new_model(deployer: 
     old, new = deployer.model("old", answers("old")), deployer.model("new", answers("new"))
     endpoint = deployer.endpoint("swap", deployer.config("swap-1", variant(old)))
     deployer.config("swap-2", variant(new, count=2))
-    stop = threading.Event()
+    stop, calling = threading.Event(), threading.Semaphore(0)
 
     def call() -> Counter[bytes]:
         runtime, seen = deployer.server.client("sagemaker-runtime"), Counter[bytes]()
         while not stop.is_set():
             answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=b"1", ContentType="text/plain")
             seen[answer["Body"].read()] += 1
+            calling.release()
         return seen
 
     with ThreadPoolExecutor(8) as pool:
         callers = [pool.submit(call) for _ in range(8)]
         try:
+            assert calling.acquire(timeout=60), "no call before the update"
             deployer.sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=deployer.name("swap-2"))
             described = deployer.server.wait_status(endpoint)
             after = _calls(deployer, endpoint, 50)

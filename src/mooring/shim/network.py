@@ -22,6 +22,8 @@ from mooring.shim.forward import Forwarder
 from mooring.shim.launch import Launch
 from mooring.shim.poller import READ, Poller
 
+NAME = "mooring-network"  # in /proc/<pid>/comm; its command line is the shim's
+
 _LOOPBACK_UP_S = 10.0
 _PAUSE_S = 1.0  # before slirp4netns is started again, doubled while that does not help
 _PAUSE_MAX_S = 60.0
@@ -79,6 +81,8 @@ def _live(launch: Launch, network: int, channel: socket.socket) -> None:
     """Never returns."""
     try:
         os.setpgid(0, 0)
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
+            comm.write(NAME)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

@@ -32,8 +32,9 @@ def words(command: sandbox.Command) -> list[str]:
     return command.memory_files[int(command.argv[2])].split("\0")[:-1]
 
 
-@given(value=st.text(min_size=8).filter(lambda text: "\0" not in text and text not in sandbox._TAKE_ENVIRONMENT))
-def test_the_models_environment_is_in_no_argv_and_not_in_bwraps_environment(value: str) -> None:
+@given(text=st.text(alphabet=st.characters(exclude_characters="\0")))
+def test_the_models_environment_is_in_no_argv_and_not_in_bwraps_environment(text: str) -> None:
+    value = f"{text}§hush§"  # nothing that stands in a command line anyway
     for system in (ROOT, USER):
         command = sandbox.plan_command(system, program({"LD_PRELOAD": value}), ROOM, egress="none")
         assert value not in command.argv
