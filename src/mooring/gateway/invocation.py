@@ -41,15 +41,13 @@ _ONE_WRITE_BYTES = 16 << 10  # a request up to this is one send() to the kernel:
 _JOIN_BYTES = 64 << 10  # copying is cheaper than a second system call up to this
 _MAX_ATTEMPTS = 8
 
-_START = (
-    f"POST {contract.PATH_INVOCATIONS} HTTP/1.1\r\nHost: localhost:{contract.PORT}\r\nContent-Length: %d\r\n".encode()
-)
+_START = f"POST {contract.PATH_INVOCATIONS} HTTP/1.1\r\nHost: localhost:{contract.PORT}\r\nContent-Length: ".encode()
 # Container → client.
 _RETURNED = {
     b"content-type": b"Content-Type: ",
     contract.HEADER_CUSTOM_ATTRIBUTES.lower().encode(): contract.HEADER_CUSTOM_ATTRIBUTES.encode() + b": ",
 }
-_VARIANT = contract.HEADER_INVOKED_VARIANT.encode() + b": "
+_BUCKETS = tuple(map(bucket_of, range(4096)))  # of most latencies in microseconds, without a call
 
 
 class _State(enum.IntEnum):
@@ -217,7 +215,7 @@ class Invocation:
         if not upstream.usable():
             self.unreachable(instance, dial.ConnectError("closed at once"))
             return True
-        self._send(upstream)
+        self._send(upstream, self._gateway.loop.time())
         return True
 
     def unreachable(self, instance: Instance, error: dial.ConnectError) -> None:
@@ -307,9 +305,10 @@ class Invocation:
             return
         self._instance = instance
         instance.begin()
-        upstream = instance.take(gateway.loop.time())
+        now_s = gateway.loop.time()
+        upstream = instance.take(now_s)
         if upstream is not None:
-            self._send(upstream)
+            self._send(upstream, now_s)
         else:
             self._state = _CONNECTING
             instance.connect(self)
@@ -349,33 +348,34 @@ class Invocation:
         return isinstance(error, OSError) and error.errno == errno.EPIPE
 
     # sending -----------------------------------------------------------------------------------------------------
-    def _send(self, upstream: Upstream) -> None:
+    def _send(self, upstream: Upstream, now_s: float) -> None:
         gateway = self._gateway
-        head = _START % self._size + self._forwarded
+        size, parts = self._size, self._parts
         self._upstream = upstream
         self._state = _SENT
         self._counted = True
-        self._deadline_s = gateway.loop.time() + gateway.limits.invocation_timeout_s
+        self._deadline_s = now_s + gateway.limits.invocation_timeout_s
         upstream.begin(self)
         self._sent_ns = perf_counter_ns()
-        if self._size <= _JOIN_BYTES:
-            upstream.send(head + (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)))
+        if size <= _JOIN_BYTES:
+            upstream.send(b"".join((_START, b"%d\r\n" % size, self._forwarded, *parts)))
         else:
-            upstream.send_parts([head, *self._parts])
+            upstream.send_parts([_START, b"%d\r\n" % size, self._forwarded, *parts])
+        if size > _ONE_WRITE_BYTES:
             self._parts = []  # never sent twice: see _undelivered
-        if self._size > _ONE_WRITE_BYTES:
-            self._parts = []
 
     # answering ---------------------------------------------------------------------------------------------------
     def _head_fields(self, upstream: Upstream) -> bytes:
         variant = self._variant
         assert variant is not None
-        fields = b"x-amzn-RequestId: %b\r\n%b%b\r\n" % (self._gateway.next_id().encode(), _VARIANT, variant.wire_name)
-        for name, value in upstream.fields:
-            start = _RETURNED.get(name)
-            if start is not None:
-                fields += start + value + b"\r\n"
-        return fields
+        head = upstream.head
+        if head is None:
+            returned = _returned(upstream.fields)
+        else:
+            returned = head.note
+            if returned is None:
+                returned = head.note = _returned(head.fields)
+        return b"".join((b"x-amzn-RequestId: ", self._gateway.next_id().encode(), b"\r\n", variant.line, returned))
 
     def _succeed(self, upstream: Upstream, parts: list[bytes]) -> None:
         fields = self._head_fields(upstream)
@@ -481,8 +481,10 @@ class Invocation:
         model_us = (now_ns - self._sent_ns) // 1000
         overhead_us = (self._sent_ns - self._begun_ns) // 1000
         histograms = variant.histograms
-        word[histograms + MODEL_LATENCY + bucket_of(model_us)] += 1
-        word[histograms + OVERHEAD_LATENCY + bucket_of(overhead_us)] += 1
+        word[histograms + MODEL_LATENCY + (_BUCKETS[model_us] if model_us < 4096 else bucket_of(model_us))] += 1
+        word[
+            histograms + OVERHEAD_LATENCY + (_BUCKETS[overhead_us] if overhead_us < 4096 else bucket_of(overhead_us))
+        ] += 1
 
     def _give_back(self) -> None:
         """The answer was whole: the connection may serve another request."""
@@ -516,6 +518,11 @@ class Invocation:
         self._holding = 0
         self._parts = []
         self._held = ()
+
+
+def _returned(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """What of a container's head goes to the client."""
+    return b"".join([_RETURNED[name] + value + b"\r\n" for name, value in fields if name in _RETURNED])
 
 
 def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:

@@ -7,6 +7,7 @@ Called by gateway.server; swapped by edge.routes. Must not know HTTP or signatur
 
 from collections.abc import Callable
 
+from mooring import contract
 from mooring.domain import ids, routing
 from mooring.invoke import counts
 from mooring.invoke.pool import Connector, PoolClient, PoolLimits, open_upstream
@@ -17,11 +18,11 @@ from mooring.kit.counters import BUCKETS, Counters
 class Variant:
     """One variant of one endpoint. Its name and weight are of one table, its pool and counters of all."""
 
-    __slots__ = ("container", "group", "histograms", "name", "pool", "weight", "wire_name")
+    __slots__ = ("container", "group", "histograms", "line", "name", "pool", "weight")
 
     def __init__(self, route: routing.VariantRoute, *, pool: PoolClient, group: int, histograms: int) -> None:
         self.name = route.name
-        self.wire_name = route.name.encode()
+        self.line = f"{contract.HEADER_INVOKED_VARIANT}: {route.name}\r\n".encode()  # of an answer's head
         self.weight = route.weight
         self.container = route.container
         self.pool = pool

@@ -230,12 +230,10 @@ class PoolClient:
     def pick(self, random: Callable[[], float], avoid: Collection[Instance] = ()) -> Instance | None:
         """The instance with the fewest requests in flight; None when there is none that may be asked."""
         instances: Sequence[Instance] = self.instances
-        if avoid:
-            instances = [one for one in instances if one not in avoid]
         if len(instances) == 1:
             only = instances[0]
-            return None if only.full else only
-        instances = [one for one in instances if not one.full]
+            return None if only in avoid or only.full else only
+        instances = [one for one in instances if one not in avoid and not one.full]
         if not instances:
             return None
         return instances[routing.pick_instance([one.outstanding() for one in instances], random())]

@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def closing(self) -> bool:
         """Whether this answer is the connection's last: its head must then say `Connection: close`."""
-        if not self._request_read or self._server.draining:
+        if self._server.draining or not self._request_read:
             self._close = True
         return self._close
 
@@ -375,10 +375,8 @@ class Connection(asyncio.Protocol):
         self._begun = True
         line = wire.STATUS_LINES.get(status) or wire.status_line(status)
         end = b"Connection: close\r\n\r\n" if self.closing() else b"\r\n"
-        self._transport.write(
-            b"%bDate: %b\r\n%bContent-Length: %d\r\n%b%b"
-            % (line, self._server.date, fields, len(payload), end, payload)
-        )
+        date = self._server.date
+        self._transport.write(b"".join((line, date, fields, b"Content-Length: %d\r\n" % len(payload), end, payload)))
         self.finish()
 
     def refuse(self, status: int, text: bytes) -> None:
@@ -559,6 +557,10 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
+def _date_line(now_s: float) -> bytes:
+    return b"Date: %b\r\n" % wire.http_date(now_s)
+
+
 def _size(request: Request) -> int:
     return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers.items())
 
@@ -587,7 +589,7 @@ class Server:
         self.draining = False
         self.tick = 0
         self._now_s = now_s
-        self.date = wire.http_date(now_s())
+        self.date = _date_line(now_s())
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -627,7 +629,7 @@ class Server:
 
     def _sweep(self) -> None:
         self.tick += 1
-        self.date = wire.http_date(self._now_s())
+        self.date = _date_line(self._now_s())
         for connection in list(self.connections):
             connection.sweep(self.tick)
         self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
