@@ -369,12 +369,11 @@ class Invocation:
         variant = self._variant
         assert variant is not None
         head = upstream.head
-        if head is None:
+        returned = head.note if head is not None else None
+        if returned is None:
             returned = _returned(upstream.fields)
-        else:
-            returned = head.note
-            if returned is None:
-                returned = head.note = _returned(head.fields)
+            if head is not None:
+                head.note = returned
         return b"".join((b"x-amzn-RequestId: ", self._gateway.next_id().encode(), b"\r\n", variant.line, returned))
 
     def _succeed(self, upstream: Upstream, parts: list[bytes]) -> None:
@@ -480,11 +479,10 @@ class Invocation:
         now_ns = perf_counter_ns()
         model_us = (now_ns - self._sent_ns) // 1000
         overhead_us = (self._sent_ns - self._begun_ns) // 1000
-        histograms = variant.histograms
-        word[histograms + MODEL_LATENCY + (_BUCKETS[model_us] if model_us < 4096 else bucket_of(model_us))] += 1
-        word[
-            histograms + OVERHEAD_LATENCY + (_BUCKETS[overhead_us] if overhead_us < 4096 else bucket_of(overhead_us))
-        ] += 1
+        model_bucket = _BUCKETS[model_us] if model_us < 4096 else bucket_of(model_us)
+        overhead_bucket = _BUCKETS[overhead_us] if overhead_us < 4096 else bucket_of(overhead_us)
+        word[variant.histograms + MODEL_LATENCY + model_bucket] += 1
+        word[variant.histograms + OVERHEAD_LATENCY + overhead_bucket] += 1
 
     def _give_back(self) -> None:
         """The answer was whole: the connection may serve another request."""
