@@ -207,6 +207,8 @@ class Front:
 
     def accept(self, listener: socket.socket) -> None:
         """Take new connections, as many as there is room for."""
+        if not self._accepting:  # the event is of the same round as what made us stop
+            return
         for _ in range(_ACCEPTS_AT_ONCE):
             if len(self._connections) >= MAX_CONNECTIONS:
                 self._set_accepting(False)
