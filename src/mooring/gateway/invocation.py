@@ -229,7 +229,7 @@ class Invocation:
     # Sink: the instance ------------------------------------------------------------------------------------------
     def answered(self, upstream: Upstream, *, ended: bool) -> None:
         """A part of the answer, or the last of it."""
-        parts = upstream.take()
+        parts, upstream.parts = upstream.parts, []
         if self._state is _STREAMING:
             self._stream(parts, ended=ended)
             return
@@ -295,7 +295,7 @@ class Invocation:
         if variant is None:
             if members.target_variant is not None:
                 raise texts.variant_not_found(members.target_variant, name, self.account)
-            variant = endpoint.pick(gateway.random)
+            variant = endpoint.only or endpoint.pick(gateway.random)
             if variant is None:
                 raise texts.no_traffic(name, self.account)
         self._variant = variant

@@ -33,7 +33,7 @@ class Variant:
 class Endpoint:
     """One endpoint."""
 
-    __slots__ = ("_any", "_only", "_weights", "account", "by_name", "log_arn", "log_group", "name", "variants")
+    __slots__ = ("_any", "_weights", "account", "by_name", "log_arn", "log_group", "name", "only", "variants")
 
     def __init__(self, route: routing.EndpointRoute, variants: tuple[Variant, ...]) -> None:
         self.account = route.account
@@ -44,12 +44,10 @@ class Endpoint:
         self.log_arn = ids.log_group_arn(ids.Scope(account=route.account, region=route.region), self.log_group)
         self._weights = tuple(variant.weight for variant in variants)
         self._any = any(weight > 0 for weight in self._weights)
-        self._only = variants[0] if len(variants) == 1 and self._any else None
+        self.only = variants[0] if len(variants) == 1 and self._any else None  # there is nothing to choose
 
     def pick(self, random: Callable[[], float]) -> Variant | None:
         """The variant whose turn it is by weight; None when no variant takes traffic."""
-        if self._only is not None:
-            return self._only
         if not self._any:
             return None
         return self.variants[routing.pick_variant(self._weights, random())]

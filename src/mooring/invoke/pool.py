@@ -232,7 +232,9 @@ class PoolClient:
         instances: Sequence[Instance] = self.instances
         if len(instances) == 1:
             only = instances[0]
-            return None if only in avoid or only.full else only
+            if avoid and only in avoid:
+                return None
+            return only if only._idle or not only.full else None
         instances = [one for one in instances if one not in avoid and not one.full]
         if not instances:
             return None

@@ -372,12 +372,16 @@ class Connection(asyncio.Protocol):
 
     def reply(self, status: int, fields: bytes, payload: bytes) -> None:
         """A whole answer: `fields` are complete lines of a head; length, date and connection are added."""
-        self._begun = True
         line = wire.STATUS_LINES.get(status) or wire.status_line(status)
-        end = b"Connection: close\r\n\r\n" if self.closing() else b"\r\n"
-        date = self._server.date
-        self._transport.write(b"".join((line, date, fields, b"Content-Length: %d\r\n" % len(payload), end, payload)))
-        self.finish()
+        length, date = b"Content-Length: %d\r\n" % len(payload), self._server.date
+        if self.closing() or self._state != _EXCHANGE or self._queue is not None or not self._reading:
+            self._begun = True
+            self._transport.write(b"".join((line, date, fields, length, self.head_end(), payload)))
+            self.finish()
+        else:
+            self._transport.write(b"".join((line, date, fields, length, b"\r\n", payload)))
+            self._state = _IDLE  # what finish() comes to when nothing else is to be done
+            self._exchange = REFUSED
 
     def refuse(self, status: int, text: bytes) -> None:
         """A plain-text answer after which the connection is closed."""

@@ -473,11 +473,24 @@ class Recurring:
     digits of x-amz-date's time, the signature, and what is not signed.
     """
 
-    __slots__ = ("_after", "_at_s", "_before", "_clock", "_day", "_key", "_request", "_scope", "_text", "identity")
+    __slots__ = (
+        "_after",
+        "_at_s",
+        "_before",
+        "_clock",
+        "_day",
+        "_key",
+        "_outer",
+        "_request",
+        "_scope",
+        "_text",
+        "identity",
+    )
 
     def __init__(self, head: Head, before: bytes, after: bytes) -> None:
         self.identity = head.identity
         self._key = head.key
+        self._outer = head.key._outer
         self._day = head.timestamp[:9]  # with the T
         self._scope = b"Z\n" + head.scope + b"\n"
         self._before = before
@@ -506,7 +519,9 @@ class Recurring:
         request.update(payload_sha256.encode())
         text = self._text.copy()
         text.update(request.hexdigest().encode())
-        return hmac.compare_digest(self._key.end(text).encode(), signature)
+        outer = self._outer.copy()
+        outer.update(text.digest())
+        return hmac.compare_digest(outer.hexdigest().encode(), signature)
 
     def _turn(self, clock: bytes) -> bool:
         """Take another second; False when there is no such time."""
