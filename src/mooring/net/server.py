@@ -436,7 +436,7 @@ class Connection(asyncio.Protocol):
             if quiet > limits.linger_timeout_s:
                 self._shut()
         elif self._state == _IDLE:
-            started = self._fed > 0
+            started = self._fed > 0 or not self._between
             if started and quiet > limits.head_timeout_s:
                 self.refuse(408, b"The request's head took too long.")
             elif quiet > limits.idle_timeout_s or (self._server.draining and not started):

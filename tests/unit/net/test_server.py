@@ -138,6 +138,19 @@ def test_reading_stops_while_a_pipelined_request_waits() -> None:
     assert len(held) == 1
 
 
+def test_a_head_begun_behind_a_whole_request_has_a_heads_time_and_no_more() -> None:
+    server = Server(
+        route=lambda c, r: Echo(c, r, []), limits=Limits(idle_timeout_s=50, head_timeout_s=2), now_s=lambda: 0.0
+    )
+    connection, transport = Connection(server), Transport()
+    connection.connection_made(transport)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT")
+    server.tick = 3
+    connection.sweep(3)
+    assert transport.closed
+    assert b"HTTP/1.1 408" in transport.sent
+
+
 def test_the_sweep_lets_go_what_stands_still() -> None:
     server = Server(
         route=lambda c, r: Echo(c, r, []), limits=Limits(idle_timeout_s=5, head_timeout_s=2), now_s=lambda: 0.0
