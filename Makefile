@@ -27,7 +27,7 @@ test: components
 	@scripts/test -n $(XDIST) --dist loadgroup -m "not soak and not clients" tests $(TEST_ARGS)
 
 test-soak: components
-	@scripts/tier "make test-soak" soak "tests/soak tests/crash"
+	@scripts/tier "make test-soak" soak tests
 
 test-effects: components
 	@$(BIN)/python scripts/effects.py
@@ -36,6 +36,7 @@ test-clients: components
 	@scripts/tier "make test-clients" clients "tests/clients"
 
 bench: components
+	@scripts/components nginx=nginx-light wrk=wrk gcc=gcc
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 check: $(STAMP)

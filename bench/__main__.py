@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ("gateway",)
+BENCHMARKS = ("gateway", "startup")
 
 
 def main(arguments: list[str]) -> int:
