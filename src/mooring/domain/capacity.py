@@ -4,21 +4,24 @@ Called by reconcile with the machine's inventory as a value; the table's text is
 know where either comes from.
 
     type ──fit──▶ Limits | Refused          per pool, once: does the machine have what the type has?
+    Limits × counts ──outgrown──▶ why       per change, once: could this machine, with nothing else on it, ever hold so many?
     Limits ──admit──▶ Admitted | Wait | Refused      per start: is there room now?
 """
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mooring.domain.instance import Limits
 
 GIB = 1 << 30
-# What an instance that was just started will take before the machine's available memory shows it.
+# What an instance that was just started will take, at least, before the machine's available memory shows it.
 START_ALLOWANCE_BYTES = 64 << 20
+# No instance is smaller: a shim, a sandbox and a server of HTTP. Set far below any real one, for it refuses for good.
+SMALLEST_INSTANCE_BYTES = 8 << 20
 # AWS names its ARM families by a `g` after the generation (m6g, c6gn, r7gd); the Grace-Blackwell type is ARM as well.
 _ARM_FAMILY = re.compile(r"^ml\.([cmrtx]\d+g[a-z]*|p\w+-gb\d+)\.")
 
@@ -71,12 +74,14 @@ class CapacityRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What exists already: `reserved_bytes` sums the memory limits of every instance, `starting` counts those that have
-    not yet taken their memory, `leaving` those whose end is under way.
+    """What exists already: `reserved_bytes` sums the memory limits of every instance, `starting` counts those that may not
+    yet have taken their memory and `starting_bytes` sums what they are expected to take, `leaving` counts those whose end
+    is under way.
     """
 
     reserved_bytes: int = 0
     starting: int = 0
+    starting_bytes: int = 0
     leaving: int = 0
 
 
@@ -87,7 +92,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """No room now, but instances are leaving; `missing` says what lacks."""
+    """No room now, but instances are leaving, or starting and may take less than expected; `missing` says what lacks."""
 
     missing: str
 
@@ -188,37 +193,80 @@ def _missing_devices(kind: InstanceType, inventory: Inventory) -> list[str]:
     return []
 
 
-def admit(limits: Limits, inventory: Inventory, holding: Holding, rules: CapacityRules) -> Admitted | Wait | Refused:
-    """Whether one more instance may start now.
+def outgrown(
+    wanted: Sequence[tuple[Limits, int]], inventory: Inventory, rules: CapacityRules, *, places: int
+) -> str | None:
+    """Why this machine can never hold so many instances, given as (limits of one, how many); None where it might.
 
-    share: really available memory stays above the floor. reserve: the sum of all limits stays below memory − floor.
+    `places`: how many instances the server can tell apart. Asked before the first one is started: what cannot end well
+    should not begin.
+    """
+    count = sum(each for _, each in wanted)
+    room = max(inventory.memory_bytes - rules.memory_floor_bytes, 0)
+    if count > places:
+        return f"{count} instances are wanted, this server has places for {places}"
+    if count <= 1:
+        return None  # one alone may have the whole machine
+    if rules.memory == "reserve":
+        least = sum(limits.memory_bytes * each for limits, each in wanted)
+        verb = "ask for"
+    else:
+        least = count * SMALLEST_INSTANCE_BYTES
+        verb = "take at least"
+    if least <= room:
+        return None
+    return f"{count} instances {verb} {_gib(least)} GiB of memory, this machine has {_gib(room)} GiB for instances"
+
+
+def expected_bytes(limits: Limits, measured_bytes: int | None) -> int:
+    """What one more instance will take: as much as one like it does, where that is known, and never more than its limit."""
+    return min(max(measured_bytes or 0, START_ALLOWANCE_BYTES), limits.memory_bytes)
+
+
+def admit(
+    limits: Limits,
+    inventory: Inventory,
+    holding: Holding,
+    rules: CapacityRules,
+    *,
+    expected: int = START_ALLOWANCE_BYTES,
+) -> Admitted | Wait | Refused:
+    """Whether one more instance may start now. `expected`: the memory that it will take (`expected_bytes`).
+
+    share: really available memory, less what starts under way will take, stays above the floor. reserve: the sum of all
+    limits stays below memory − floor.
     """
     floor = rules.memory_floor_bytes
+    passing = holding.leaving > 0
     if rules.memory == "reserve":
         free = inventory.memory_bytes - floor - holding.reserved_bytes
         # A type shrunk to the whole machine would never fit beside the floor: alone, it may have the machine.
         fits = limits.memory_bytes <= free or holding.reserved_bytes == 0
         missing = f"{_gib(limits.memory_bytes)} GiB of memory are asked for, {_gib(max(free, 0))} GiB are not reserved"
     else:
-        free = inventory.memory_available_bytes - floor - (holding.starting + 1) * START_ALLOWANCE_BYTES
-        fits = free >= 0
+        free = inventory.memory_available_bytes - floor
+        fits = free >= holding.starting_bytes + expected
+        passing = passing or free >= expected  # it is only what is starting that is in the way
         missing = (
             f"{_gib(inventory.memory_available_bytes)} GiB of memory are available, "
             f"the floor is {_gib(floor)} GiB with {holding.starting} other instances starting"
         )
+        if expected > START_ALLOWANCE_BYTES:
+            missing += f", one takes about {_gib(expected)} GiB"
     if fits:
         return Admitted()
-    return Wait(missing=missing) if holding.leaving else Refused(missing=missing)
+    return Wait(missing=missing) if passing else Refused(missing=missing)
 
 
-def holding_of(members: Iterable[tuple[int, bool, bool]]) -> Holding:
-    """Sum up members given as (memory limit, is starting, is leaving)."""
-    reserved = starting = leaving = 0
-    for memory_bytes, is_starting, is_leaving in members:
+def holding_of(members: Iterable[tuple[int, int | None, bool]]) -> Holding:
+    """Sum up members given as (memory limit, memory it is expected to take yet or None once it has, is leaving)."""
+    reserved = starting = starting_bytes = leaving = 0
+    for memory_bytes, expected, is_leaving in members:
         reserved += memory_bytes
-        starting += is_starting
+        starting += expected is not None
+        starting_bytes += expected or 0
         leaving += is_leaving
-    return Holding(reserved_bytes=reserved, starting=starting, leaving=leaving)
+    return Holding(reserved_bytes=reserved, starting=starting, starting_bytes=starting_bytes, leaving=leaving)
 
 
 def _gib(amount_bytes: int) -> str:

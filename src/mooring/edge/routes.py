@@ -47,7 +47,7 @@ class Subscriber:
             else:
                 try:
                     await self._follow(reader, writer)
-                    logger.warning("the route channel was closed; serving on with the last table")
+                    logger.debug("the route channel was closed; serving on with the last table")
                 except (OSError, frames.FrameError, msgspec.MsgspecError) as error:
                     logger.warning("the route channel broke (%s); serving on with the last table", error)
                 finally:

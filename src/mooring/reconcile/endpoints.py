@@ -155,7 +155,21 @@ class Endpoints:
                     refused[pool_id] = limits.missing
                 elif pool_id not in refused:
                     templates[pool_id] = _template(endpoint, variant, limits)
+        wished = {endpoint.desired.pool_id(variant.config.name) for variant in endpoint.desired.variants}
+        if _is_new(endpoint) and not wished & refused.keys():
+            why = self._outgrown(endpoint, templates)
+            refused |= {} if why is None else dict.fromkeys(wished, why)
         return templates, refused
+
+    def _outgrown(self, endpoint: Endpoint, templates: Mapping[PoolId, InstanceTemplate]) -> str | None:
+        """Why this machine can never hold what is wanted beside what is in force; None where it might."""
+        counts: dict[PoolId, int] = {}
+        for deployment in _deployments(endpoint):
+            for variant in deployment.variants:
+                pool_id = deployment.pool_id(variant.config.name)
+                counts[pool_id] = max(counts.get(pool_id, 0), variant.desired_count)
+        wanted = [(templates[pool_id].limits, count) for pool_id, count in counts.items() if pool_id in templates]
+        return capacity.outgrown(wanted, self._room.inventory(), self._room.rules, places=self._routes.instance_places)
 
     def _limits(self, variant: Variant) -> Limits | capacity.Refused:
         kind = self._types.get(variant.config.instance_type)
@@ -176,8 +190,13 @@ def _deployments(endpoint: Endpoint) -> Iterable[Deployment]:
         return
     if endpoint.active is not None:
         yield endpoint.active.deployment
-    if endpoint.generation > endpoint.observed_generation:
+    if _is_new(endpoint):
         yield endpoint.desired
+
+
+def _is_new(endpoint: Endpoint) -> bool:
+    """Whether the newest wish is still to be concluded."""
+    return endpoint.generation > endpoint.observed_generation
 
 
 def _pin(endpoint: Endpoint, wish: PoolWish) -> tuple[str, float] | None:

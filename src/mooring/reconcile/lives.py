@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from mooring import contract
@@ -35,6 +35,8 @@ Probe = Callable[[str], Awaitable[bool]]  # address → it answered /ping with 2
 LogLine = Callable[[str, str, str], None]  # log group, stream, text
 
 LAST_WORDS_BYTES = 2048
+# The ends of hundreds of instances must leave the threads of this process something for pings and starts.
+REMOVALS_AT_ONCE = 4
 PERSIST_ATTEMPTS = 6
 
 
@@ -66,6 +68,7 @@ class World:
     log: LogLine
     timings: Timings
     tasks: Group
+    removals: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(REMOVALS_AT_ONCE))
 
 
 class Pool(Protocol):
@@ -308,9 +311,13 @@ class Life:
             if drain:
                 await self._drain(withdrawn)
             await self._insist(lambda: self._stop(handle))
-        await self._insist(lambda: world.driver.remove(instance_id))
+        await self._insist(self._remove)
         await self._insist(lambda: world.store.remove_instance(instance_id))
         world.routes.free_instance(instance_id)
+
+    async def _remove(self) -> None:
+        async with self._world.removals:
+            await self._world.driver.remove(self.spec.instance_id)
 
     async def _stop(self, handle: Handle) -> None:
         """SIGTERM, and SIGKILL after the grace, which shrinks when the server itself is asked to stop meanwhile."""

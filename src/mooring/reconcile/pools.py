@@ -4,6 +4,9 @@
     adopt(rows at start) ────────┼─▶ plan (domain.pool) ─▶ lives started, lives asked to leave ─▶ members into the routes
     a life's event, a timer ─────┘                                                             └▶ owner told
 
+Starts take turns (reconcile.turns): a pool that wants hundreds starts a few at a time, and others beside it. What is
+starting counts with the memory that its siblings take.
+
 A pool does not know what it is for: its owner (an endpoint; later a transform job or a trial) wants it, looks
 at its state and drops it. Planning is synchronous, so it never meets itself.
 """
@@ -15,20 +18,24 @@ from dataclasses import dataclass, replace
 
 from mooring.domain import capacity, pool
 from mooring.domain.ids import InstanceId, PoolId
-from mooring.domain.instance import InstanceRecord, Limits, Phase
+from mooring.domain.instance import Handle, InstanceRecord, Limits, Phase
 from mooring.domain.pool import InstanceTemplate, MemberState
 from mooring.domain.restart import Cause, Failure, Seat
 from mooring.domain.rollout import PoolState
 from mooring.kit import clock as clocks
 from mooring.kit.tasks import Group
+from mooring.reconcile import footprint
 from mooring.reconcile.lives import Life, World
 from mooring.reconcile.slots import SlotsExhausted
+from mooring.reconcile.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 LABEL_OWNER = "owner"
 LABEL_SEAT = "seat"
 WAIT_FOR_ROOM_S = 0.25
+TURNS_AT_LEAST = 4
+TURN_S = 10.0  # a start that takes longer waits for something, and lets others start beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,7 @@ class Room:
 
     inventory: Callable[[], capacity.Inventory]
     rules: capacity.CapacityRules
+    footprint: Callable[[Handle], int | None] = footprint.measure  # memory that a running instance holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,8 @@ class _Pool:
         self.lives: dict[InstanceId, Life] = {}
         self.dropped = False
         self.pin: tuple[str, float] | None = None  # resolved image, when
+        self.measured_bytes: int | None = None  # the most that an instance was seen to take
+        self._no_room_until_s = 0.0  # one seat that found none speaks for all
         self._parent = parent
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,6 +103,7 @@ class _Pool:
         self.template = template
         self.count = count
         self.dropped = False
+        self._no_room_until_s = 0.0
         self.plan()
 
     def _unproven(self, proven: int) -> bool:
@@ -118,16 +129,30 @@ class _Pool:
         for instance_id in todo.leave:
             self.lives[instance_id].leave()
         again_s = [] if todo.look_again_at_s is None else [todo.look_again_at_s]
-        for seat in todo.start:
-            wait_s = self._start(seat)
-            if wait_s is not None:
-                again_s.append(now_s + wait_s)
+        if todo.start and now_s < self._no_room_until_s:
+            again_s.append(self._no_room_until_s)
+            self._parent.no_turn(self.pool_id)
+        else:
+            again_s += self._start_some(todo.start)
         self._look_again_in(min(again_s) - now_s if again_s else None)
 
+    def _start_some(self, seats: Sequence[int]) -> list[float]:
+        """Start as many as there are turns and is room for; returns when to look again, where a timer must tell."""
+        for seat in seats:
+            if not self._parent.turns.may(self.pool_id):
+                return []  # the end of another start calls
+            wait_s = self._start(seat)
+            if wait_s is not None:
+                self._parent.no_turn(self.pool_id)
+                return [self._parent.world.clock.monotonic_s() + wait_s]
+        self._parent.no_turn(self.pool_id)
+        return []
+
     def _start(self, seat: int) -> float | None:
-        """Start an instance; or note why not, or how long to wait for room."""
+        """Start an instance; or note why not, and return how long to wait."""
         assert self.template is not None, "a pool with a count has a template"
-        verdict = self._parent.admit(self.template.limits)
+        self._measure()
+        verdict = self._parent.admit(self.template.limits, self.measured_bytes)
         if isinstance(verdict, capacity.Wait):
             return WAIT_FOR_ROOM_S
         instance_id = self._parent.new_id()
@@ -137,11 +162,22 @@ class _Pool:
             failure = Failure(cause=Cause.CAPACITY, detail=missing)
             self.seats = pool.seat_failed(self.seats, seat, failure, now_s=now_s)
             self._parent.log_for(self.template, f"No instance is started: {missing}.")
-            return max(self.seats[seat].not_before_s - now_s, 0.0)
+            self._no_room_until_s = self.seats[seat].not_before_s
+            return max(self._no_room_until_s - now_s, 0.0)
         spec = self.template.spec(self.pool_id, instance_id, resolved_image=self.pin[0] if self.pin else None)
         labels = {LABEL_OWNER: self.owner, LABEL_SEAT: str(seat)}
         self.add(Life(spec, seat=seat, labels=labels, world=self._parent.world, pool=self))
+        self._parent.take_turn(self.pool_id, instance_id)
         return None
+
+    def _measure(self) -> None:
+        """Look at the oldest healthy instance; of one that is starting, what it has so far is better than nothing."""
+        lives = [life for life in self.lives.values() if life.handle and life.state is not MemberState.LEAVING]
+        oldest = min(lives, key=lambda life: life.state is not MemberState.HEALTHY, default=None)
+        handle = None if oldest is None else oldest.handle
+        taken = None if handle is None else self._parent.footprint(handle)
+        if taken is not None:
+            self.measured_bytes = max(taken, self.measured_bytes or 0)
 
     def _claim(self, instance_id: InstanceId) -> str | None:
         try:
@@ -177,9 +213,11 @@ class _Pool:
 
     def became_healthy(self, life: Life) -> None:
         self.seats = pool.seat_healthy(self.seats, life.seat)
+        self._parent.turn_over(life.spec.instance_id)
         self.plan()
 
     def ended(self, life: Life, failure: Failure) -> None:
+        self._parent.turn_over(life.spec.instance_id)
         now_s = self._parent.world.clock.monotonic_s()
         if self.dropped:
             pass  # nobody asks for its history any more
@@ -194,6 +232,7 @@ class _Pool:
         self.plan()
 
     def gone(self, life: Life) -> None:
+        self._parent.turn_over(life.spec.instance_id)
         del self.lives[life.spec.instance_id]
         self.plan()
 
@@ -218,6 +257,9 @@ class Pools:
         self._on_change = on_change
         self.new_id = new_instance_id if new_id is None else new_id
         self._pools: dict[PoolId, _Pool] = {}
+        self.turns = Turns(max(TURNS_AT_LEAST, 2 * int(room.inventory().vcpu)))
+        self._turn_ends: dict[InstanceId, asyncio.TimerHandle] = {}
+        self._passing: asyncio.Handle | None = None
 
     # owners ---------------------------------------------------------------------------------------------------------
     def want(
@@ -335,18 +377,63 @@ class Pools:
         self.closing = True
         for each in self._pools.values():
             each.cancel_timer()
+        for timer in self._turn_ends.values():
+            timer.cancel()
+        if self._passing is not None:
+            self._passing.cancel()
         await self.lives.aclose()
         await self.world.tasks.aclose()
 
     # for pools ------------------------------------------------------------------------------------------------------
-    def admit(self, limits: Limits) -> capacity.Admitted | capacity.Wait | capacity.Refused:
-        """Whether one more instance of these limits may start now."""
+    def admit(self, limits: Limits, measured_bytes: int | None) -> capacity.Admitted | capacity.Wait | capacity.Refused:
+        """Whether one more instance of these limits may start now; `measured_bytes`: what one like it takes."""
         holding = capacity.holding_of(
-            (life.spec.limits.memory_bytes, life.state is MemberState.STARTING, life.state is MemberState.LEAVING)
+            (
+                life.spec.limits.memory_bytes,
+                capacity.expected_bytes(life.spec.limits, each.measured_bytes)
+                if life.state is MemberState.STARTING
+                else None,
+                life.state is MemberState.LEAVING,
+            )
             for each in self._pools.values()
             for life in each.lives.values()
         )
-        return capacity.admit(limits, self._room.inventory(), holding, self._room.rules)
+        expected = capacity.expected_bytes(limits, measured_bytes)
+        return capacity.admit(limits, self._room.inventory(), holding, self._room.rules, expected=expected)
+
+    def footprint(self, handle: Handle) -> int | None:
+        """The memory that a running instance holds."""
+        return self._room.footprint(handle)
+
+    def take_turn(self, pool_id: PoolId, instance_id: InstanceId) -> None:
+        """A start begins."""
+        self.turns.hold(pool_id, instance_id)
+        loop = asyncio.get_running_loop()
+        self._turn_ends[instance_id] = loop.call_later(TURN_S, self.turn_over, instance_id)
+
+    def turn_over(self, instance_id: InstanceId) -> None:
+        """A start is through, or takes long. The next pools are asked soon: this may be said from within a plan."""
+        timer = self._turn_ends.pop(instance_id, None)
+        if timer is not None:
+            timer.cancel()
+        self.turns.over(instance_id)
+        self._ask_next()
+
+    def no_turn(self, pool_id: PoolId) -> None:
+        """The pool starts nothing now: others may have been waiting behind it."""
+        self.turns.withdraw(pool_id)
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        if self.turns.next() and self._passing is None and not self.closing:
+            self._passing = asyncio.get_running_loop().call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        self._passing = None
+        for pool_id in self.turns.next():
+            found = self._pools.get(PoolId(pool_id))
+            if found is not None:
+                found.plan()
 
     def changed(self, changed: _Pool) -> None:
         """Something of a pool is not as it was."""
@@ -354,6 +441,7 @@ class Pools:
         self._moved = asyncio.Event()
         if changed.dropped and not changed.lives:
             self._pools.pop(changed.pool_id, None)
+            self.no_turn(changed.pool_id)
             changed.cancel_timer()
         self._on_change(changed.owner)
 

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 5.0
 TICK_S = 1.0
+# For so long the slots' file may keep a table waiting. Only the attribution of counts across a restart of this process
+# hangs on it: routes go first.
+SAVE_PATIENCE_S = 0.25
 
 
 class NotAcknowledged(Temporary):
@@ -70,7 +73,7 @@ class Publisher:
         self._listener = listener
         self._counters = counters
         self._clock = clock
-        self._slots_file = slots_file
+        self._keeper = None if slots_file is None else slotfile.Keeper(slots_file)
         self._supervisor_pid = os.getppid() if supervisor_pid is None else supervisor_pid
         layout = counters.layout
         self._workers = layout.workers
@@ -97,10 +100,11 @@ class Publisher:
     # life -----------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Remember the slots of an earlier life, listen, publish (once released), watch."""
-        if self._slots_file is not None:
-            remembered = await asyncio.to_thread(slotfile.load, self._slots_file)
+        if self._keeper is not None:
+            remembered = await self._keeper.load()
             self._instance_slots.seed(remembered.instances)
             self._variant_slots.seed(remembered.variants)
+            self._tasks.start("slots", self._keeper.run())
         self._server = await asyncio.start_unix_server(self._connected, sock=self._listener)
         self._tasks.start("publish", self._publish_forever())
         self._tasks.start("tick", self._tick_forever())
@@ -122,6 +126,8 @@ class Publisher:
         for writer in self._writers:
             writer.close()  # also of a conversation that was cancelled before its first step
         await self._tasks.aclose()
+        if self._keeper is not None:
+            self._keeper.close()
 
     # changes: each returns the generation whose acknowledgement makes it true everywhere -----------------------------
     def set_traffic(self, key: EndpointKey, traffic: tuple[Traffic, ...] | None) -> int:
@@ -191,6 +197,11 @@ class Publisher:
             if held.endpoint == key and held.variant not in keep and held.variant not in routed:
                 self._variant_slots.release(held, generation=self.generation)
 
+    @property
+    def instance_places(self) -> int:
+        """How many instances can have a gauge slot at all."""
+        return self._counters.layout.gauges
+
     def instance_slot(self, instance_id: str) -> int | None:
         """The gauge slot of an instance."""
         return self._instance_slots.get(instance_id)
@@ -257,8 +268,8 @@ class Publisher:
             self._dirty.clear()
             if not self._released:
                 continue
-            if self._slots_changed:
-                await self._save_slots()
+            if self._keeper is not None and (self._slots_changed or self._keeper.failed):
+                await self._save_slots(self._keeper)
             self._frame = frames.pack(msgspec.json.encode(self._compose()))
             self._published = self.generation
             self._moved_on()
@@ -273,17 +284,11 @@ class Publisher:
             serving=self._table.serving,
         )
 
-    async def _save_slots(self) -> None:
+    async def _save_slots(self, keeper: slotfile.Keeper) -> None:
         self._slots_changed = False
-        if self._slots_file is None:
-            return
-        held = slotfile.Held(instances=self._instance_slots.all(), variants=self._variant_slots.all())
-        try:
-            await asyncio.to_thread(slotfile.save, self._slots_file, held)
-        except OSError:
-            # Only the attribution of counts across a restart of this process hangs on it: routes go first.
-            logger.exception("cannot write %s", self._slots_file)
-            self._slots_changed = True
+        keeper.note(slotfile.Held(instances=self._instance_slots.all(), variants=self._variant_slots.all()))
+        if not await keeper.kept(timeout_s=SAVE_PATIENCE_S):
+            logger.warning("the slots' file takes longer than %g s to write; routes go out before it", SAVE_PATIENCE_S)
 
     # subscribers ----------------------------------------------------------------------------------------------------
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -373,7 +373,16 @@ def test_too_many_instances_for_the_counters_is_a_capacity_failure(played) -> No
         on.store.create("e", deployment("d1", ("a", 65, 1.0)))
         on.wake("e")
         await on.until_status("e", EndpointStatus.FAILED)
-        assert "all 64 places for instances are taken" in on.store.endpoints["e"].failure_reason
+        reason = on.store.endpoints["e"].failure_reason
+        assert "65 instances are wanted, this server has places for 64" in reason
+        assert not on.driver.started, "what cannot end well was begun"
+        await on.in_service("most", deployment("d3", ("a", 60, 1.0)))
+        on.store.create("rest", deployment("d4", ("a", 5, 1.0)))
+        on.wake("rest")
+        await on.until_status("rest", EndpointStatus.FAILED)
+        assert "all 64 places for instances are taken" in on.store.endpoints["rest"].failure_reason
+        on.store.delete("most")
+        on.wake("most")
         await on.until(lambda: not on.store.instances)
         on.store.create("ok", deployment("d2", ("a", 20, 1.0)))
         on.wake("ok")
