@@ -1,7 +1,7 @@
 """`mooring logs`: a container's output as text, read straight from the log store, running server or not."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mooring.telemetry.log_store import LogStore
@@ -11,7 +11,12 @@ _LOOK_EVERY_S = 0.25
 
 
 class NoLogsError(Exception):
-    """There is nothing of that name. One line for the operator."""
+    """There is no log group of that name. `known`: those that there are."""
+
+    def __init__(self, group: str, known: Sequence[str]) -> None:
+        super().__init__(f"there is no log group {group}")
+        self.group = group
+        self.known = known
 
 
 def groups(data_dir: Path) -> list[str]:
@@ -23,7 +28,7 @@ def lines(data_dir: Path, group: str, *, last: int, follow: bool) -> Iterator[tu
     """(stream, event) of a group, by time: the last so many of each stream, then what comes. Raises NoLogsError."""
     store = LogStore(data_dir / "logs")
     if store.streams(group) is None:
-        raise NoLogsError(f"there is no log group {group}; known are: {', '.join(store.groups()) or 'none'}")
+        raise NoLogsError(group, store.groups())
     at: dict[str, Position] = {}
     yield from _round(store, group, at, lambda stream: _latest(store, group, stream, last))
     while follow:

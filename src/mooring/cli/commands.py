@@ -1,5 +1,6 @@
 """The commands and their options. What they print is for people; what they do is in `app`."""
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Mapping
@@ -45,6 +46,21 @@ def load_settings(flags: Mapping[str, object], config: Path | None) -> Settings:
         return settings.load(flags=flags, environment=os.environ, config_file=config)
     except SettingError as error:
         raise fail(str(error), code=EXIT_USAGE) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mooring {importlib.metadata.version('mooring')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What is common to all commands."""
 
 
 @app.command()
@@ -171,6 +187,6 @@ def logs(
         for stream, event in tail.lines(chosen.data_dir, group, last=last, follow=follow):
             typer.echo(texts.log_line(stream, event))
     except tail.NoLogsError as error:
-        raise fail(str(error)) from error
+        raise fail(texts.no_such_group(error.group, error.known)) from error
     except KeyboardInterrupt:
         return

@@ -1,7 +1,8 @@
 """What the commands print."""
 
+import difflib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mooring.app.serve import Started
 from mooring.telemetry.segments import Event
 from mooring.telemetry.status import Report
 
+NAMES_SHOWN = 5
 # Each of these makes an AWS tool look elsewhere for its credentials than into the file we name.
 _WOULD_WIN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
@@ -51,6 +53,17 @@ def log_line(stream: str, event: Event) -> str:
     stamp = datetime.fromtimestamp(event.ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     text = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in event.text.rstrip("\r\n"))
     return f"{stamp}Z {stream} {text}"
+
+
+def no_such_group(group: str, known: Sequence[str]) -> str:
+    """What `mooring logs` says of a name that it does not know: the nearest ones, and how many more there are."""
+    if not known:
+        return f"there is no log group {group}, nor any other yet"
+    near = difflib.get_close_matches(group, known, n=NAMES_SHOWN, cutoff=0.0)
+    lines = [f"there is no log group {group}; there are:", *(f"  {name}" for name in near)]
+    if len(known) > len(near):
+        lines.append(f"  and {len(known) - len(near)} more (mooring logs shows them all)")
+    return "\n".join(lines)
 
 
 def print_status(out: Console, report: Report) -> None:
