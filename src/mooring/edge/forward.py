@@ -4,7 +4,8 @@
       ◀─ back-pressure: either side that cannot take more stops the other from being read ─▶
 
 Field values and the target go over byte for byte, since they are signed; what belongs to one hop is dropped and the body
-framed anew. Called by edge.worker. Must not know what the request means.
+framed anew. A sibling may answer before it has the whole body, and go: what it said is the answer, the rest of the body
+is thrown away. Called by edge.worker. Must not know what the request means.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ _UNREACHABLE = "The service is not reachable right now. Try again."
 _QUIET_AFTER_S = 0.25
 _ONE_WRITE_BYTES = 16 << 10
 _EARLY_BYTES = 256 << 10  # of a body that came before there was a connection to send it on
+_UNWANTED_BYTES = 64 << 20  # of a body that came after its answer had begun
 
 Unavailable = Callable[[Request, str], forms.Reply]
 
@@ -139,6 +141,7 @@ class Forward:
         "_request",
         "_sent",
         "_sibling",
+        "_unwanted",
         "_upstream",
         "_whole",
     )
@@ -151,7 +154,8 @@ class Forward:
         self._early: list[bytes] = [_request_head(request)]  # what to send once connected; kept while it may be resent
         self._early_size = len(self._early[0])
         self._sent = 0
-        self._whole = False  # the request is complete
+        self._whole = False  # the request is complete, and its answer had not begun before
+        self._unwanted = 0
         self._answering = False
         self._chunked_answer = False
         self._done = False
@@ -168,6 +172,8 @@ class Forward:
 
     def end(self) -> None:
         """The body is complete."""
+        if self._answering:
+            return
         self._whole = True
         if self._request.chunked:
             self._pass(wire.LAST_CHUNK)
@@ -207,7 +213,9 @@ class Forward:
         pieces = []
         if not self._answering:
             self._answering = True
-            pieces.append(self._answer_head(upstream, ended=ended))
+            pieces.append(self._answer_head(upstream))
+            if not self._whole:
+                connection.release()  # a client that sends before it reads must get rid of its body
         for part in upstream.take():
             pieces.append(wire.chunk(part) if self._chunked_answer else part)
         if ended and self._chunked_answer:
@@ -228,22 +236,26 @@ class Forward:
     def lost(self, upstream: Upstream, error: Exception | None) -> None:
         """The sibling went before its answer was whole."""
         self._upstream = None
-        if self._answering:
+        if self._undelivered(upstream, error):
+            self._sibling.connect(self)
+        elif upstream.hear_out(self):
+            return
+        elif self._answering:
             self._finish(keep=False)
             self._connection.sever()
-        elif self._undelivered(upstream, error):
-            self._sibling.connect(self)
         else:
             self._finish(keep=False)
             self._sibling.refuse(self._connection, self._request)
 
     def upstream_pause(self) -> None:
         """The sibling reads slowly."""
-        self._connection.hold()
+        if not self._answering:
+            self._connection.hold()
 
     def upstream_resume(self) -> None:
         """It caught up."""
-        self._connection.release()
+        if not self._answering:
+            self._connection.release()
 
     # inside ------------------------------------------------------------------------------------------------------
     def _use(self, upstream: Upstream) -> None:
@@ -259,6 +271,11 @@ class Forward:
 
     def _pass(self, data: bytes) -> None:
         if self._done:
+            return
+        if self._answering:
+            self._unwanted += len(data)
+            if self._unwanted > _UNWANTED_BYTES:
+                self._connection.hold()  # until the answer is whole
             return
         if self._upstream is None:
             self._early.append(data)
@@ -281,7 +298,7 @@ class Forward:
             and error.errno == errno.EPIPE
         )
 
-    def _answer_head(self, upstream: Upstream, *, ended: bool) -> bytes:
+    def _answer_head(self, upstream: Upstream) -> bytes:
         request, status = self._request, upstream.status
         dropped = wire.HOP_BY_HOP | wire.connection_options(_field(upstream.fields, b"connection"))
         kept = [(name, value) for name, value in upstream.fields if name not in dropped]

@@ -23,6 +23,8 @@ from mooring.net import answers
 
 _MAX_HEAD_BYTES = 64 << 10
 _MAX_FIELDS = 200
+_LAST_WORDS_BYTES = 4 << 20  # more than the kernel holds of what a peer wrote before it went
+_READ_BYTES = 64 << 10
 
 
 class UpstreamError(Exception):
@@ -41,7 +43,7 @@ class Sink(Protocol):
         """The peer sent an interim answer (1xx)."""
 
     def lost(self, upstream: "Upstream", error: Exception | None) -> None:
-        """No whole answer will come. `upstream.heard` says whether a byte of one came."""
+        """No whole answer will come, but perhaps from `upstream.hear_out`. `upstream.heard`: a byte of one came."""
 
     def upstream_pause(self) -> None:
         """The peer reads slowly: send no more for now."""
@@ -133,6 +135,30 @@ class Upstream(asyncio.Protocol):
         self._sink = None
         if not self._gone:
             self._transport.abort()
+
+    def hear_out(self, sink: Sink) -> bool:
+        """Within `lost()`: the answer of a peer that went without reading all of the request, as far as it came.
+
+        Our write fails then, and the loop drops the connection with what it has not read yet, though the kernel still
+        holds it. True: `sink` was told how the answer ended. False: it was told what there was, and that is not all.
+        """
+        sock, self._socket = self._socket, None
+        if sock is None or self._done:
+            return False
+        self.keep = False
+        self._sink = sink
+        for _ in range(_LAST_WORDS_BYTES // _READ_BYTES):
+            try:
+                data = sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            except OSError:
+                break
+            if not data:
+                break
+            self.data_received(data)
+            if self._told():
+                return True
+        self._sink = None
+        return False
 
     # the loop's side ---------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -266,6 +292,10 @@ class Upstream(asyncio.Protocol):
             sink.informed(status)
 
     # inside ------------------------------------------------------------------------------------------------------
+    def _told(self) -> bool:
+        """Whether the last exchange knows how it ended."""
+        return self._sink is None
+
     def _reset(self, *, no_body: bool) -> None:
         self.status = self._head_bytes = self._fields_seen = 0
         self.reason = b""
