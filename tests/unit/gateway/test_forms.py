@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from dataclasses import replace
 from hashlib import sha256
 
 from hypothesis import event, example, given, settings
@@ -247,6 +248,31 @@ def test_a_form_is_forgotten_with_the_credentials_that_proved_it() -> None:
         side.publish()
         await side.feed(signed(b"3"))
         assert side.client.sent.count(b"HTTP/1.1 403") == 2
+        await side.close()
+        await group.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_body_read_by_form_counts_among_the_bodies_held_until_it_is_answered() -> None:
+    async def scenario() -> None:
+        group = tasks.Group("forms")
+        side = Side(group, knowing=True)
+        side.gateway.limits = replace(side.gateway.limits, max_held_bytes=1000)
+        await side.feed(signed(b"1"))
+        assert side.gateway.held_bytes == 0
+        side.connection.data_received(signed(b"x" * 600))
+        assert side.parsed == 1
+        assert side.connection.busy
+        assert side.gateway.held_bytes == 600
+        other, another = Connection(side.server), Transport()
+        other.connection_made(another)
+        other.data_received(signed(b"y" * 401))
+        assert another.sent.startswith(b"HTTP/1.1 503 "), "two bodies together are over the bound"
+        await side.settle()
+        assert side.client.sent.count(b"HTTP/1.1 200 OK") == 2
+        assert side.gateway.held_bytes == 0
+        other.connection_lost(None)
         await side.close()
         await group.aclose()
 
