@@ -17,7 +17,10 @@ _WHOLE = "VmRSS:"
 
 def measure(handle: Handle) -> int | None:
     """Bytes of an instance; None where its processes cannot be seen."""
-    shim = beats.identify(handle.shim_pid)
+    try:
+        shim = beats.identify(handle.shim_pid)
+    except OSError:
+        return None
     if shim is None or shim.start_ticks != handle.shim_start_ticks:
         return None
     waiting, seen, total = [handle.shim_pid], 0, 0
@@ -27,8 +30,8 @@ def measure(handle: Handle) -> int | None:
         try:
             total += own_bytes((_PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace"))
             waiting += _children(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
+        except OSError:
+            continue  # it ended meanwhile, or may not be looked at
     return total or None
 
 
@@ -48,6 +51,6 @@ def _children(pid: int) -> list[int]:
     for task in (_PROC / str(pid) / "task").iterdir():
         try:
             found += [int(child) for child in (task / "children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        except OSError:
+            continue  # as above
     return found

@@ -98,6 +98,48 @@ def test_sharing_admits_while_available_memory_stays_above_the_floor() -> None:
     assert isinstance(capacity.admit(limits, MACHINE, Holding(leaving=1), tight), capacity.Wait)
 
 
+def test_what_is_starting_counts_with_what_it_will_take_and_is_waited_for() -> None:
+    limits = Limits(vcpu=2, memory_bytes=8 * GIB)
+    rules = CapacityRules(memory_floor_bytes=0)
+    starting = Holding(starting=2, starting_bytes=8 * GIB)
+    assert capacity.admit(limits, MACHINE, starting, rules, expected=4 * GIB) == capacity.Admitted()
+    assert isinstance(capacity.admit(limits, MACHINE, starting, rules, expected=5 * GIB), capacity.Wait)
+    refused = capacity.admit(limits, MACHINE, starting, rules, expected=13 * GIB)
+    assert isinstance(refused, capacity.Refused), "also alone it would not fit"
+    assert refused.missing.endswith("with 2 other instances starting, one takes about 13 GiB")
+
+
+def test_an_instance_is_expected_to_take_what_one_like_it_does_within_its_limit() -> None:
+    limits = Limits(vcpu=2, memory_bytes=2 * GIB)
+    assert capacity.expected_bytes(limits, None) == capacity.START_ALLOWANCE_BYTES
+    assert capacity.expected_bytes(limits, 1) == capacity.START_ALLOWANCE_BYTES
+    assert capacity.expected_bytes(limits, GIB) == GIB
+    assert capacity.expected_bytes(limits, 3 * GIB) == 2 * GIB
+
+
+def test_a_count_that_can_never_fit_is_known_before() -> None:
+    small, share = Limits(vcpu=1, memory_bytes=GIB), CapacityRules(memory_floor_bytes=GIB)
+    reserve = CapacityRules(memory="reserve", memory_floor_bytes=GIB)
+
+    def why(rules: CapacityRules, *counts: int, places: int = 4096) -> str | None:
+        return capacity.outgrown([(small, count) for count in counts], MACHINE, rules, places=places)
+
+    assert why(share, 1000, 920) is None
+    assert why(share, 1000, 921) == (
+        "1921 instances take at least 15 GiB of memory, this machine has 15 GiB for instances"
+    )
+    assert why(share, 3, 2, places=4) == "5 instances are wanted, this server has places for 4"
+    assert why(reserve, 10, 5) is None
+    assert why(reserve, 10, 6) == "16 instances ask for 16 GiB of memory, this machine has 15 GiB for instances"
+    assert why(share) is None
+
+
+def test_one_instance_alone_may_always_be_tried() -> None:
+    whole = [(Limits(vcpu=2, memory_bytes=16 * GIB), 1)]
+    for rules in (CapacityRules(memory_floor_bytes=16 * GIB), CapacityRules(memory="reserve", memory_floor_bytes=GIB)):
+        assert capacity.outgrown(whole, MACHINE, rules, places=4096) is None
+
+
 def test_reserving_counts_the_sum_of_limits() -> None:
     limits = Limits(vcpu=2, memory_bytes=8 * GIB)
     rules = CapacityRules(memory="reserve", memory_floor_bytes=0)

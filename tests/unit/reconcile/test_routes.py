@@ -6,6 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from mooring.domain.ids import EndpointName, PoolId
 from mooring.domain.rollout import Traffic
 from mooring.domain.routing import Credential
 from mooring.kit import counters, frames
+from mooring.reconcile import slotfile
 from mooring.reconcile.routes import NotAcknowledged, Publisher, check_peer
 from mooring.reconcile.slots import SlotsExhausted
 from mooring.reconcile.table import VariantKey
@@ -246,6 +249,96 @@ def test_a_restarted_publisher_keeps_slots_and_lets_go_of_what_is_gone(tmp_path:
         publisher.claim_instance("i-new")
         assert publisher.instance_slot("i-gone") is None
         await channel.aclose()
+
+    asyncio.run(story())
+
+
+def test_routes_wait_behind_no_other_work_of_the_process(tmp_path: Path) -> None:
+    async def story() -> None:
+        busy, free = threading.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+        channel = Channel(tmp_path / "r", slots_file=tmp_path / "slots")
+        publisher = channel.publisher
+        await publisher.start()
+        channel.edges[0].start()
+        publisher.release(instances=(), variants=())
+        await publisher.acknowledged(publisher.generation, timeout_s=30)
+
+        def work() -> None:
+            busy.set()
+            free.wait(60)
+
+        jobs = [loop.run_in_executor(None, work) for _ in range(3)]
+        try:
+            publisher.claim_instance("i-1")  # the slots' file is to be written before the table goes out
+            await publisher.acknowledged(publisher.set_serving(True), timeout_s=30)
+            assert busy.is_set()
+            assert not any(job.done() for job in jobs)
+            assert slotfile.load(tmp_path / "slots").instances == {"i-1": publisher.instance_slot("i-1")}
+        finally:
+            free.set()
+            await asyncio.gather(*jobs)
+            await channel.aclose()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_hangs_keeps_no_route_back_and_the_newest_slots_are_written_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, save = threading.Event(), slotfile.save
+    writes: list[slotfile.Held] = []
+
+    def slow(path: Path, held: slotfile.Held) -> None:
+        writes.append(held)
+        free.wait(60)
+        save(path, held)
+
+    monkeypatch.setattr(slotfile, "save", slow)
+
+    async def story() -> None:
+        channel = Channel(tmp_path / "r", slots_file=tmp_path / "slots")
+        publisher = channel.publisher
+        await publisher.start()
+        channel.edges[0].start()
+        try:
+            publisher.release(instances=(), variants=())
+            for number in range(3):
+                publisher.claim_instance(f"i-{number}")
+                await publisher.acknowledged(publisher.set_serving(number % 2 == 0), timeout_s=30)
+            assert not (tmp_path / "slots").exists()
+            free.set()
+            async with asyncio.timeout(30):
+                while set(slotfile.load(tmp_path / "slots").instances) != {"i-0", "i-1", "i-2"}:
+                    await asyncio.sleep(0.01)
+            assert len(writes) == 2, "what came while one was written was not written as one"
+        finally:
+            free.set()
+            await channel.aclose()
+
+    asyncio.run(story())
+
+
+def test_a_slots_file_that_cannot_be_written_is_written_with_the_next_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        path = tmp_path / "later" / "slots"
+        channel = Channel(tmp_path / "r", slots_file=path)
+        publisher = channel.publisher
+        await publisher.start()
+        channel.edges[0].start()
+        try:
+            publisher.release(instances=(), variants=())
+            slot = publisher.claim_instance("i-1")
+            await publisher.acknowledged(publisher.set_serving(True), timeout_s=30)
+            assert "cannot write" in caplog.text
+            path.parent.mkdir()
+            await publisher.acknowledged(publisher.set_serving(False), timeout_s=30)
+            assert slotfile.load(path).instances == {"i-1": slot}
+        finally:
+            await channel.aclose()
 
     asyncio.run(story())
 
