@@ -259,7 +259,7 @@ def test_a_body_read_by_form_counts_among_the_bodies_held_until_it_is_answered()
         group = tasks.Group("forms")
         side = Side(group, knowing=True)
         side.gateway.limits = replace(side.gateway.limits, max_held_bytes=1000)
-        await side.feed(signed(b"1"))
+        await side.feed(signed(b"w" * 600))
         assert side.gateway.held_bytes == 0
         side.connection.data_received(signed(b"x" * 600))
         assert side.parsed == 1
