@@ -42,7 +42,7 @@ async def main(fd: int, root: Path, *, with_credentials: bool) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.CRITICAL)
+    logging.basicConfig(level=logging.WARNING if "--log-warnings" in sys.argv else logging.CRITICAL)
     if "--small-files" in sys.argv:  # a disk that is full after 1 MiB
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     uvloop.run(main(int(sys.argv[1]), Path(sys.argv[2]), with_credentials="--no-credentials" not in sys.argv))

@@ -19,7 +19,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mooring.kit import clock
-from mooring.objects.errors import StorageError
+from mooring.objects.errors import NoSpaceError, StorageError
+from mooring.objects.reserve import FULL_ERRNOS, Reserve
+
+
+def _failure(what: str, error: OSError) -> StorageError:
+    return NoSpaceError() if error.errno in FULL_ERRNOS else StorageError(f"{what}: {error.strerror}")
 
 
 class DirectorySync:
@@ -68,7 +73,8 @@ def sync_directory(path: Path) -> None:
 class Blobs:
     """The blob files of one data directory. Thread-safe; every call may block on the disk."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve: Reserve) -> None:
+        self._reserve = reserve
         self._staging = root / "staging"
         self._blobs = root / "blobs"
         self._directory = DirectorySync(self._staging)
@@ -85,12 +91,13 @@ class Blobs:
 
     # writing
     def create(self) -> "BlobWriter":
-        """A new blob, open for writing."""
+        """A new blob, open for writing. Raises NoSpaceError, StorageError."""
+        self._reserve.require()
         name = clock.token_hex(16)
         try:
             fd = os.open(self._staging / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(f"cannot make a blob: {error.strerror}") from error
+            raise _failure("cannot make a blob", error) from error
         return BlobWriter(name, fd, self)
 
     def link(self, name: str) -> str:
@@ -100,7 +107,7 @@ class Blobs:
             os.link(self._find(name), self._staging / copy)
         except OSError as error:
             if error.errno not in (errno.EMLINK, errno.EPERM, errno.ENOTSUP):
-                raise StorageError(f"cannot link a blob: {error.strerror}") from error
+                raise _failure("cannot link a blob", error) from error
             return self._copy(name)
         return copy
 
@@ -119,7 +126,7 @@ class Blobs:
         try:
             self._directory.sync()
         except OSError as error:
-            raise StorageError(f"cannot sync the staging directory: {error.strerror}") from error
+            raise _failure("cannot sync the staging directory", error) from error
 
     def discard(self, names: Iterable[str]) -> None:
         """Remove staged blobs that nothing refers to."""
@@ -130,8 +137,13 @@ class Blobs:
     def settle(self, names: Iterable[str]) -> None:
         """Move blobs that the index now refers to out of staging; again is harmless."""
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 (self._staging / name).rename(self._final(name))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in FULL_ERRNOS:  # it is found in staging as well; the next start moves it
+                    raise
 
     # reading
     def pin(self, names: Iterable[str]) -> None:
@@ -215,14 +227,14 @@ class BlobWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise StorageError(f"cannot write a blob: {error.strerror}") from error
+            raise _failure("cannot write a blob", error) from error
 
     def finish(self) -> str:
         """Make bytes and name durable; returns the name. Nothing refers to it yet."""
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise StorageError(f"cannot sync a blob: {error.strerror}") from error
+            raise _failure("cannot sync a blob", error) from error
         self._close()
         self._blobs.sync_staging()
         self._durable = True

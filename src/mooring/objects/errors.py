@@ -19,6 +19,7 @@ STATUS: Mapping[str, int] = {
     "EntityTooSmall": 400,
     "IllegalLocationConstraintException": 400,
     "IncompleteBody": 400,
+    "InsufficientStorage": 507,
     "InternalError": 500,
     "InvalidArgument": 400,
     "InvalidBucketName": 400,
@@ -76,6 +77,13 @@ class StorageError(Exception):
     """The disk failed us (full, I/O error, closed). Nothing was acknowledged; the caller may retry."""
 
 
+class NoSpaceError(StorageError):
+    """Nothing was written: the data directory's disk is full. Trying again helps once something was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("no space is left on the data directory")
+
+
 class KeyLostError(StorageError):
     """What is stored was sealed under a root key that is not there; starting again will not help."""
 
@@ -97,6 +105,16 @@ def no_such_upload(upload_id: str) -> S3Error:
         "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or "
         "completed.",
         fields={"UploadId": upload_id},
+    )
+
+
+def insufficient_storage() -> S3Error:
+    """The disk is full. 507 as other S3-compatible servers say it: no SDK takes it for an outage that passes by itself,
+    as they take 500 and 503, so none tries again.
+    """
+    return S3Error(
+        "InsufficientStorage",
+        "No space is left on the data directory. Delete objects or make room on its disk, then try again.",
     )
 
 

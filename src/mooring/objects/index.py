@@ -4,23 +4,32 @@
 
 Every `work` runs inside a savepoint, so that one caller's error takes back its own changes and nobody else's. A caller is
 answered only after the commit is on disk (WAL, synchronous=FULL).
+
+On a full disk, work that `frees` something may use the reserve; all other work is refused until the reserve is back. What
+such a commit left in the log is then moved into the database, whose pages are on disk already, so that the log's own space
+is free again: the reserve is larger than the log ever gets, hence there is always room for the next delete.
 """
 
+import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mooring.objects.errors import StorageError
+from mooring.objects.errors import NoSpaceError, StorageError
+from mooring.objects.reserve import Reserve
 
 SCHEMA_VERSION = 2
 _MAX_GROUP = 256
 _MAX_QUEUED = 4096
-_CHECKPOINT_PAGES = 4000
+_PAGE_BYTES = 4096
+_FULL_ATTEMPTS = 20  # at freeing: bodies that are on their way in may take up the reserve until they fail
+_FULL_PAUSE_S = 0.05
 _SCHEMA = """
 CREATE TABLE buckets (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -77,19 +86,22 @@ Work = Callable[[Connection], T]
 
 
 class _Job(Generic[T]):
-    def __init__(self, work: Work[T]) -> None:
+    def __init__(self, work: Work[T], *, frees: bool) -> None:
         self.future: Future[T] = Future()
+        self.frees = frees
         self._work = work
         self._result: T
         self._error: Exception | None = None
 
     def run(self, connection: sqlite3.Connection) -> None:
+        """May be run again when the transaction was taken back."""
+        self._error = None
         connection.execute("SAVEPOINT job")
         try:
             self._result = self._work(connection)
         except Exception as error:
             self._error = error
-            if not connection.in_transaction:  # SQLite gave up the whole group (disk full, I/O error)
+            if not connection.in_transaction or _is_full(error):  # the whole group is lost
                 raise
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
@@ -105,11 +117,17 @@ class _Job(Generic[T]):
             self.future.set_exception(self._error)
 
 
+def _is_full(error: Exception) -> bool:
+    """Whether SQLite found no room to write: then what it was to commit is not there, nor will it turn up."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
 class Index:
     """See the module. `write` and `read` block; call them from threads that may."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve) -> None:
         self._path = path
+        self._reserve = reserve
         self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(_MAX_QUEUED)
         self._idle_readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="objects-index", daemon=True)
@@ -141,13 +159,16 @@ class Index:
             self._idle_readers.get().close()
         self._writer.close()
 
-    def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; returns once it is durable. What `work` raises takes back its changes."""
-        return self.submit(work).result()
+    def write(self, work: Work[T], *, frees: bool = False) -> T:
+        """Run `work` in a transaction; returns once it is durable. What `work` raises takes back its changes.
 
-    def submit(self, work: Work[T]) -> "Future[T]":
+        It may be run more than once. `frees` is for work that only takes away. Raises NoSpaceError: nothing was written.
+        """
+        return self.submit(work, frees=frees).result()
+
+    def submit(self, work: Work[T], *, frees: bool = False) -> "Future[T]":
         """As `write`, but returns at once (it blocks only while the queue is full)."""
-        job = _Job(work)
+        job = _Job(work, frees=frees)
         with self._closing:
             if self._closed:
                 raise StorageError("the index is closed")
@@ -184,7 +205,8 @@ class Index:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves data in the drive's cache
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        # The log stays well under the reserve's size: see the module.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, self._reserve.size // 2 // _PAGE_BYTES)}")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         return connection
 
@@ -211,17 +233,64 @@ class Index:
 
     def _commit(self, group: list[_Job[Any]]) -> None:
         try:
+            self._attempt(self._admitted(group))
+        except Exception as error:  # whatever it is, every waiter must hear of it and the thread must live on
+            failure = StorageError(f"the index could not commit: {error}")
+            failure.__cause__ = error
+            for job in group:
+                if not job.future.done():
+                    job.future.set_exception(failure)
+
+    def _admitted(self, group: list[_Job[Any]]) -> list[_Job[Any]]:
+        """The jobs that there is room for; the others are told that there is none."""
+        if self._reserve.hold():
+            return group
+        for job in group:
+            if not job.frees:
+                job.future.set_exception(NoSpaceError())
+        return [job for job in group if job.frees]
+
+    def _attempt(self, group: list[_Job[Any]]) -> None:
+        """Commit; on a full disk out of the log's own space, then out of the reserve."""
+        if not self._transact(group):
+            self._shrink_log()
+            if not self._transact(group):
+                for job in group:
+                    if not job.frees:
+                        job.future.set_exception(NoSpaceError())
+                self._commit_into_reserve([job for job in group if job.frees])
+        if not self._reserve.held:
+            self._shrink_log()
+
+    def _commit_into_reserve(self, group: list[_Job[Any]]) -> None:
+        for _ in range(_FULL_ATTEMPTS if group else 0):
+            self._reserve.release()
+            if self._transact(group):
+                return
+            time.sleep(_FULL_PAUSE_S)
+        for job in group:
+            job.future.set_exception(NoSpaceError())
+
+    def _transact(self, group: list[_Job[Any]]) -> bool:
+        """One transaction; False when the disk had no room for it."""
+        if not group:
+            return True
+        try:
             self._writer.execute("BEGIN IMMEDIATE")
             for job in group:
                 job.run(self._writer)
             self._writer.execute("COMMIT")
-        except Exception as error:  # whatever it is, every waiter must hear of it and the thread must live on
+        except Exception as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            for job in group:
-                failure = StorageError(f"the index could not commit: {error}")
-                failure.__cause__ = error
-                job.future.set_exception(failure)
-            return
+            if _is_full(error):
+                return False
+            raise
         for job in group:
             job.settle()
+        return True
+
+    def _shrink_log(self) -> None:
+        """Move what is in the log into the database and give its space back, as far as there is room to do that."""
+        with contextlib.suppress(sqlite3.OperationalError):  # no room, or read just now: the log stays
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -6,6 +6,7 @@ No framework: bodies stream both ways, and every header is ours. Must not know S
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from mooring.domain.errors import AuthError, ServiceError
 from mooring.kit import clock
 from mooring.objects.credentials import CredentialSource
-from mooring.objects.errors import S3Error, StorageError
+from mooring.objects.errors import NoSpaceError, S3Error, StorageError, insufficient_storage
 from mooring.objects.exchange import Reply, Request, Stream, headers_of, parameters_of
 from mooring.objects.handlers import HANDLERS
 from mooring.objects.names import target_of
 from mooring.objects.operations import operation_of
+from mooring.objects.presigned import check_not_presigned
 from mooring.objects.receiving import BLOCK_BYTES
 from mooring.objects.site import Site
 from mooring.protocol import forms, sigv4
@@ -29,6 +31,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_REQUESTS = 256  # in flight; each may hold two blocks
+_SKIPPED_BYTES = 1 << 20  # cheaper to read than to connect again
+_LINGERED_BYTES = 16 << 20  # SDKs send parts of 8 MiB
+_DRAIN_S = 2.0
+_MAX_LINGERING = 64  # connections that wait to be closed; beyond it they are closed at once
 _RETRY_AFTER = {"retry-after": "1"}
 
 
@@ -37,21 +43,51 @@ class ClientGoneError(Exception):
 
 
 class WireBody:
-    """The request's body as ASGI brings it; knows whether it was read to its end."""
+    """The request's body as ASGI brings it; knows whether it was read to its end, and reads what nobody wanted.
 
-    def __init__(self, receive: Receive) -> None:
+    An answer that comes while the body still does gets lost when the connection is closed over unread bytes: the peer's
+    next write fails, and the reset takes the answer with it. Therefore a small body is read to its end before the answer,
+    and the connection goes on; behind a large one the connection stays open for a moment after the answer, for the peer
+    to read it and close.
+    """
+
+    def __init__(self, receive: Receive, headers: list[tuple[bytes, bytes]]) -> None:
         self._receive = receive
-        self.ended = False
+        fields = dict(headers)
+        length = fields.get(b"content-length", b"")
+        self._length = int(length) if length.isdigit() else None
+        self._awaits_leave = fields.get(b"expect", b"").lower() == b"100-continue"
+        self.ended = self._length == 0 or (self._length is None and b"transfer-encoding" not in fields)
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Each block once. Raises ClientGoneError."""
         while not self.ended:
+            self._awaits_leave = False  # asking for the body gives it
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             self.ended = not message.get("more_body", False)
             if block := message.get("body", b""):
                 yield block
+
+    async def skip(self) -> None:
+        """Before an answer: read a small body to its end, unless it is slow. Raises ClientGoneError."""
+        small = self._length is None or self._length <= _SKIPPED_BYTES
+        if small and not self._awaits_leave:
+            await self._drain(_SKIPPED_BYTES)
+
+    async def linger(self) -> None:
+        """Behind an answer: let the peer read it before the connection is closed."""
+        with contextlib.suppress(ClientGoneError):
+            await self._drain(_LINGERED_BYTES)
+
+    async def _drain(self, limit: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                async for block in self.blocks():
+                    limit -= len(block)
+                    if limit < 0:
+                        return
 
 
 class S3App:
@@ -62,16 +98,19 @@ class S3App:
         self._credentials = credentials
         self._clock = clock
         self._in_flight = 0
+        self._lingering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             raise ValueError(f"an ASGI {scope['type']} scope is not served")
         request_id = clock.token_hex(8).upper()
-        body = WireBody(receive)
+        body = WireBody(receive, scope["headers"])
         self._in_flight += 1
         try:
             reply = await self._answer(scope, request_id, body)
+            if not isinstance(reply.body, Stream):
+                await body.skip()
             await self._send(scope, request_id, reply, body, receive, send)
         except ClientGoneError:
             logger.debug("request %s: the client went away", request_id)
@@ -83,10 +122,10 @@ class S3App:
         try:
             return await self._handle(scope, request_id, body)
         except S3Error as error:
-            if error.status == 304:
-                return Reply(status=304, headers=error.headers)
-            form = forms.s3_error_reply(error.code, error.message, error.status, resource, request_id, error.fields)
-            return _of_form(form, error.headers)
+            return _of_error(error, resource, request_id)
+        except NoSpaceError as error:
+            logger.warning("request %s: %s", request_id, error)
+            return _of_error(insufficient_storage(), resource, request_id)
         except AuthError as error:
             return _of_form(forms.s3_auth_reply(error, resource, request_id, access_key=_access_key(scope)), {})
         except ServiceError as error:  # of the protocol package: framing of the body
@@ -106,6 +145,7 @@ class S3App:
         verifier = self._credentials.verifier
         if verifier is None:
             raise S3Error("ServiceUnavailable", "The server is starting. Please try again.", headers=_RETRY_AFTER)
+        check_not_presigned(scope["method"], scope["query_string"], scope["headers"])
         head = verifier.check_head(
             method=scope["method"].encode("latin-1"),
             path=scope["raw_path"],
@@ -136,15 +176,30 @@ class S3App:
         headers = {"x-amz-request-id": request_id, "x-amz-id-2": request_id, **reply.headers}
         if reply.status not in (204, 304):
             headers["content-length"] = str(_length(reply))
-        if not body.ended and _has_body(scope):
-            headers["connection"] = "close"  # what is left of the body is not worth reading
+        if not body.ended:
+            headers["connection"] = "close"
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": reply.status, "headers": raw})
         if isinstance(reply.body, Stream):
             await self._send_stream(reply.body, receive, send)
         else:
             content = b"" if scope["method"] == "HEAD" else reply.body
-            await send({"type": "http.response.body", "body": content})
+            await send({"type": "http.response.body", "body": content, "more_body": not body.ended})
+            if not body.ended:
+                await self._linger(body)
+                await send({"type": "http.response.body", "body": b""})
+
+    async def _linger(self, body: WireBody) -> None:
+        """Holds nothing that other requests need: neither a place among those in flight nor a thread."""
+        if self._lingering >= _MAX_LINGERING:
+            return
+        self._lingering += 1
+        self._in_flight -= 1
+        try:
+            await body.linger()
+        finally:
+            self._in_flight += 1
+            self._lingering -= 1
 
     async def _send_stream(self, stream: Stream, receive: Receive, send: Send) -> None:
         """One block is read ahead while another is being sent; a client that goes away ends it."""
@@ -180,13 +235,6 @@ def _length(reply: Reply) -> int:
     return reply.body.length if isinstance(reply.body, Stream) else len(reply.body)
 
 
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
-        for name, value in scope["headers"]
-    )
-
-
 def _access_key(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -195,6 +243,13 @@ def _access_key(scope: Scope) -> str:
             except AuthError:
                 return ""
     return ""
+
+
+def _of_error(error: S3Error, resource: str, request_id: str) -> Reply:
+    if error.status == 304:
+        return Reply(status=304, headers=error.headers)
+    form = forms.s3_error_reply(error.code, error.message, error.status, resource, request_id, error.fields)
+    return _of_form(form, error.headers)
 
 
 def _of_form(form: forms.Reply, headers: MutableMapping[str, str]) -> Reply:

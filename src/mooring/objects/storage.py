@@ -1,6 +1,7 @@
 """Buckets and objects over one data directory: what S3's operations mean, without HTTP. Called by `handlers`, from threads.
 
     <root>/index.db    what exists (index, rows)          <root>/staging, <root>/blobs    bytes of larger objects (blobs)
+    <root>/reserve     space kept back for deleting
 
 A write makes its bytes durable first (`Intake`), then commits one row; a reader therefore sees a whole old or a whole new
 object, whatever is killed in between. Every method blocks; all are thread-safe. One process owns a directory.
@@ -22,12 +23,13 @@ from mooring.kit.clock import Clock
 from mooring.kit.sealing import SealingError
 from mooring.objects import envelopes, listing, preconditions, rows
 from mooring.objects.blobs import Blobs
-from mooring.objects.errors import KeyLostError, S3Error, StorageError, no_such_bucket, no_such_key
+from mooring.objects.errors import KeyLostError, NoSpaceError, S3Error, StorageError, no_such_bucket, no_such_key
 from mooring.objects.index import Connection, Index, Work
 from mooring.objects.intake import Intake
 from mooring.objects.keys import KeyRing
 from mooring.objects.reading import ObjectReader
 from mooring.objects.records import Attributes, Body, Bucket, Checksum, Encryption, ObjectHead, Precondition, Segment
+from mooring.objects.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,9 @@ class Storage:
         self.scope = scope
         self.clock = clock
         self.keys = keys
-        self.index = Index(root / "index.db")
-        self.blobs = Blobs(root)
+        self.reserve = Reserve(root / "reserve")
+        self.index = Index(root / "index.db", self.reserve)
+        self.blobs = Blobs(root, self.reserve)
         self._lock = -1
         self._bucket_changes = threading.Lock()
         self._buckets: Mapping[str, Bucket] = {}  # all of them, whoever owns them: this process alone changes them
@@ -76,10 +79,12 @@ class Storage:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock_directory(self._root / "lock")
         try:
+            self.reserve.start()
             self.blobs.start()
             self.index.start()
             self._load_keys()
             self._recover()
+            self.reserve.hold()
         except BaseException:
             self.close()
             raise
@@ -106,7 +111,7 @@ class Storage:
         settled, removed = self.blobs.sweep(lambda name: self.index.read(functools.partial(rows.is_blob, name=name)))
         while doomed := self.index.read(lambda connection: rows.doomed_blobs(connection, _SWEEP_BATCH)):
             gone = self.blobs.remove(doomed)
-            self.index.write(functools.partial(rows.forget_blobs, names=gone))
+            self.index.write(functools.partial(rows.forget_blobs, names=gone), frees=True)
             removed += len(gone)
         self._load_buckets()
         if settled or removed:
@@ -184,7 +189,7 @@ class Storage:
             return rows.delete_bucket(connection, bucket.id)
 
         with self._bucket_changes:
-            doomed = self.index.write(work)
+            doomed = self.index.write(work, frees=True)
             self._load_buckets()
         self.remove_blobs(doomed)
 
@@ -222,11 +227,11 @@ class Storage:
         names = [segment.blob for segment in segments]
         try:
             doomed = self.index.write(work)
-        except S3Error:
+        except (S3Error, NoSpaceError):
             self.blobs.discard(names)  # refused, so nothing refers to them
             raise
-        # After a StorageError they stay in staging: a commit that could not be synced may yet turn up after a power loss,
-        # so only the next start can tell whether anything refers to them.
+        # After any other StorageError they stay in staging: a commit that could not be synced may yet turn up after a
+        # power loss, so only the next start can tell whether anything refers to them.
         self.blobs.settle(names)
         self.remove_blobs(doomed)
 
@@ -234,7 +239,7 @@ class Storage:
         """Take blobs that a commit has doomed off the disk. What a crash leaves of them goes at the next start."""
         if doomed:
             gone = self.blobs.remove(doomed)
-            self.index.submit(functools.partial(rows.forget_blobs, names=gone))
+            self.index.submit(functools.partial(rows.forget_blobs, names=gone), frees=True)
 
     def open_object(self, bucket: Bucket, key: bytes) -> ObjectReader:
         """An object and its bytes, unchanged until the reader is closed. Raises NoSuchKey."""
@@ -267,7 +272,7 @@ class Storage:
             rows.check_bucket(connection, bucket)
             return [blob for key in keys for blob in rows.delete_object(connection, bucket.id, key)]
 
-        self.remove_blobs(self.index.write(work))
+        self.remove_blobs(self.index.write(work, frees=True))
 
     def list_objects(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, after: bytes, limit: int

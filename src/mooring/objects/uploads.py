@@ -111,7 +111,7 @@ class Uploads:
             rows.get_upload(connection, bucket.id, key, upload_id)
             return rows.end_upload(connection, upload_id)
 
-        self._storage.remove_blobs(self._storage.index.write(work))
+        self._storage.remove_blobs(self._storage.index.write(work, frees=True))
 
     def complete(
         self,

@@ -15,6 +15,7 @@ from mooring.objects.errors import S3Error, StorageError
 from mooring.objects.index import Index
 from mooring.objects.intake import INLINE_MAX_BYTES
 from mooring.objects.records import Attributes, PartChoice, Precondition
+from mooring.objects.reserve import Reserve
 from mooring.objects.storage import Storage
 from mooring.objects.uploads import MIN_PART_BYTES, UploadMark, Uploads
 
@@ -372,7 +373,7 @@ def test_a_copy_shares_no_fate_with_its_source(storage, bucket):
 
 # index
 def test_one_callers_failure_is_not_anothers(tmp_path):
-    index = Index(tmp_path / "index.db")
+    index = Index(tmp_path / "index.db", Reserve(tmp_path / "reserve"))
     index.start()
     gate = threading.Event()
     insert = "INSERT INTO buckets (name, account, region, created_s) VALUES (?, 'a', 'r', 0)"
@@ -405,7 +406,7 @@ def test_one_callers_failure_is_not_anothers(tmp_path):
 
 
 def test_a_group_that_cannot_commit_fails_for_all_and_the_index_lives_on(tmp_path):
-    index = Index(tmp_path / "index.db")
+    index = Index(tmp_path / "index.db", Reserve(tmp_path / "reserve"))
     index.start()
     gate = threading.Event()
     index.submit(lambda _: gate.wait(30))
@@ -447,7 +448,7 @@ def test_a_failed_sync_fails_its_caller_and_is_tried_again_for_others(tmp_path, 
     def broken(path):
         raise OSError(5, "Input/output error")
 
-    blobs = Blobs(tmp_path)
+    blobs = Blobs(tmp_path, Reserve(tmp_path / "reserve"))
     blobs.start()
     monkeypatch.setattr(module, "sync_directory", broken)
     with pytest.raises(StorageError, match="Input/output error"):
