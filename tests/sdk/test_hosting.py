@@ -1,5 +1,6 @@
 """Hosting as a user sees it: real boto3 against a running server, real model processes behind it."""
 
+import json
 import os
 import threading
 from collections import Counter
@@ -30,7 +31,16 @@ def _calls(deployer: Deployer, endpoint: str, calls: int) -> Counter[bytes]:
     return Counter(deployer.invoke(endpoint) for _ in range(calls))
 
 
-@pytest.mark.shows("CreateModel.PrimaryContainer.Image", "CreateModel.PrimaryContainer.ModelDataUrl")
+@pytest.mark.shows(
+    "CreateModel.PrimaryContainer.Image",
+    "CreateModel.PrimaryContainer.ModelDataUrl",
+    "InvokeEndpoint.EndpointName",
+    "InvokeEndpoint.Body",
+    "InvokeEndpoint.Accept",
+    "InvokeEndpoint->Body",
+    "InvokeEndpoint->ContentType",
+    "InvokeEndpoint->InvokedProductionVariant",
+)
 def test_a_handler_answers_the_bytes_it_got(deployer: Deployer) -> None:
     model = deployer.model("echo", handler(ECHO))
     endpoint = deployer.endpoint("echo", deployer.config("echo", variant(model)))
@@ -42,6 +52,37 @@ def test_a_handler_answers_the_bytes_it_got(deployer: Deployer) -> None:
     assert answer["ContentType"] == "a/b"
     assert answer["InvokedProductionVariant"] == "AllTraffic"
     assert answer["ResponseMetadata"]["RequestId"]
+
+
+@pytest.mark.shows(
+    "InvokeEndpoint.ContentType",
+    "InvokeEndpoint.CustomAttributes",
+    "InvokeEndpoint.InferenceId",
+    "InvokeEndpoint->CustomAttributes",
+)
+def test_what_a_call_says_of_itself_reaches_the_model_and_the_model_answers_in_kind(deployer: Deployer) -> None:
+    source = """
+import json
+
+def transform_fn(model, data, content_type, accept, context):
+    asked = context.get_request_header(0, "X-Amzn-SageMaker-Custom-Attributes")
+    context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", "got %s" % asked)
+    inference_id = context.get_request_header(0, "X-Amzn-SageMaker-Inference-Id")
+    return json.dumps([content_type, accept, inference_id]), "application/json"
+"""
+    name = deployer.model("told", handler(source))
+    endpoint = deployer.endpoint("told", deployer.config("told", variant(name)))
+    for turn in range(3):  # the first of its kind is parsed, those behind it are known by their form
+        answer = deployer.runtime.invoke_endpoint(
+            EndpointName=endpoint,
+            Body=b"%d" % turn,
+            ContentType="application/x-any; part=1",
+            Accept="a/b",
+            CustomAttributes="trace=7, colour=blue",
+            InferenceId="call 42",
+        )
+        assert json.loads(answer["Body"].read()) == ["application/x-any; part=1", "a/b", "call 42"]
+        assert answer["CustomAttributes"] == "got trace=7, colour=blue"
 
 
 def test_a_scikit_learn_image_predicts_what_the_model_predicts_here(deployer: Deployer) -> None:
@@ -84,6 +125,7 @@ def test_the_instance_type_is_a_hard_limit(deployer: Deployer) -> None:
     assert found[instances["Large"]] == 8 << 30
 
 
+@pytest.mark.shows("InvokeEndpoint.TargetVariant")
 def test_weights_share_the_calls_and_target_variant_picks(deployer: Deployer) -> None:
     a, b = deployer.model("a", answers("a")), deployer.model("b", answers("b"))
     config = deployer.config("ab", variant(a, name="A", weight=3), variant(b, name="B", weight=1))

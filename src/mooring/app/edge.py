@@ -37,6 +37,7 @@ async def _run(launch: Launch) -> None:
             invocation_timeout_s=settings.invocation_timeout_s, max_body_bytes=settings.invocation_max_bytes
         ),
         drain_s=DRAIN_S,
+        drop_member=launch.drop_member,
     )
 
 

@@ -30,7 +30,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     routes_fd: int = -1  # control: routes.sock
     ready_fd: int = -1  # control: a byte is written there when the server answers
     port: int = 0  # the port really bound (settings.port may be 0)
-    drop_member: str | None = None  # test-only: Operation.Member that control throws away after parsing
+    drop_member: str | None = None  # test-only: Operation.Member thrown away after parsing
 
     @property
     def url(self) -> str:

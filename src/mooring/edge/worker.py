@@ -45,8 +45,12 @@ async def run(
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,
     stop: asyncio.Event | None = None,
+    drop_member: str | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT (or `stop`, where the caller owns the signals). The descriptor becomes ours."""
+    """Serve until SIGTERM or SIGINT (or `stop`, where the caller owns the signals). The descriptor becomes ours.
+
+    `drop_member` is the test-only switch of gateway.effects.
+    """
     listener = socket.socket(fileno=listen_fd)
     listener.setblocking(False)
     stopping = _stopping(stop)
@@ -68,6 +72,7 @@ async def run(
         clock=clock or SystemClock(),
         random=random or Random().random,  # noqa: S311
         group=group,
+        drop_member=drop_member,
     )
     counters.begin(worker, os.getpid())
     group.start("heartbeat", _beat(counters, worker))
@@ -109,6 +114,7 @@ class Edge:
         clock: Clock,
         random: Callable[[], float],
         group: tasks.Group,
+        drop_member: str | None = None,
     ) -> None:
         self.gateway = Gateway(
             region=region,
@@ -118,6 +124,7 @@ class Edge:
             clock=clock,
             random=random,
             group=group,
+            drop_member=drop_member,
         )
         next_id = self.gateway.next_id
         limits = forward.SiblingLimits()

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 
 from mooring.domain import errors, routing
+from mooring.gateway import effects, texts
 from mooring.gateway import forms as known
-from mooring.gateway import texts
 from mooring.gateway.invocation import Invocation
 from mooring.gateway.members import MemberReader
 from mooring.gateway.router import Router
@@ -71,6 +71,7 @@ class Gateway:
         random: Callable[[], float],
         group: tasks.Group,
         connector: Connector = open_upstream,
+        drop_member: str | None = None,
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -89,6 +90,7 @@ class Gateway:
         self._region = region
         self._verifier = sigv4.Verifier((), region)
         self._forms = known.Forms()
+        self._invocation = effects.without(drop_member)
         self._credentials: tuple[routing.Credential, ...] = ()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -140,7 +142,7 @@ class Gateway:
             return REFUSED
         if request.expects_continue:
             connection.send_continue()
-        return Invocation(self, connection, request, head, name, operation, begun_ns)
+        return self._invocation(self, connection, request, head, name, operation, begun_ns)
 
     def recall(self, connection: Connection, data: bytes) -> bool | None:
         """Take a read that is one whole request in a form that its client was proved in before; a net.server.Recall."""
@@ -157,7 +159,7 @@ class Gateway:
                 continue
             if len(body) > self.limits.max_body_bytes or not self.has_room(len(body)):
                 return False  # refused where all are
-            invocation = Invocation(self, connection, form.request, form.head, form.name, None, begun_ns)
+            invocation = self._invocation(self, connection, form.request, form.head, form.name, None, begun_ns)
             connection.begin(invocation)
             invocation.begin_proved(body, form)
             return True
