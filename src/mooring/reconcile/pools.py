@@ -13,7 +13,7 @@ at its state and drops it. Planning is synchronous, so it never meets itself.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mooring.domain import capacity, pool
@@ -44,7 +44,7 @@ class Room:
 
     inventory: Callable[[], capacity.Inventory]
     rules: capacity.CapacityRules
-    footprint: Callable[[Handle], int | None] = footprint.measure  # memory that a running instance holds
+    footprint: Callable[[Handle], Awaitable[int | None]] = footprint.measure  # memory that an instance holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,9 @@ class _Pool:
         self.count = count
         self.dropped = False
         self._no_room_until_s = 0.0
+        healthy = next((life for life in self.lives.values() if life.state is MemberState.HEALTHY), None)
+        if healthy is not None:  # it may have grown since
+            self.measure(healthy)
         self.plan()
 
     def _unproven(self, proven: int) -> bool:
@@ -151,7 +154,6 @@ class _Pool:
     def _start(self, seat: int) -> float | None:
         """Start an instance; or note why not, and return how long to wait."""
         assert self.template is not None, "a pool with a count has a template"
-        self._measure()
         verdict = self._parent.admit(self.template.limits, self.measured_bytes)
         if isinstance(verdict, capacity.Wait):
             return WAIT_FOR_ROOM_S
@@ -167,17 +169,21 @@ class _Pool:
         spec = self.template.spec(self.pool_id, instance_id, resolved_image=self.pin[0] if self.pin else None)
         labels = {LABEL_OWNER: self.owner, LABEL_SEAT: str(seat)}
         self.add(Life(spec, seat=seat, labels=labels, world=self._parent.world, pool=self))
-        self._parent.take_turn(self.pool_id, instance_id)
+        self._parent.take_turn(self, instance_id)
         return None
 
-    def _measure(self) -> None:
-        """Look at the oldest healthy instance; of one that is starting, what it has so far is better than nothing."""
-        lives = [life for life in self.lives.values() if life.handle and life.state is not MemberState.LEAVING]
-        oldest = min(lives, key=lambda life: life.state is not MemberState.HEALTHY, default=None)
-        handle = None if oldest is None else oldest.handle
-        taken = None if handle is None else self._parent.footprint(handle)
-        if taken is not None:
-            self.measured_bytes = max(taken, self.measured_bytes or 0)
+    def measure(self, life: Life) -> None:
+        """Look at what an instance takes, and let its turn end after that."""
+        name = f"measure-{life.spec.instance_id}"
+        self._parent.world.tasks.start(name, self._measure(life))
+
+    async def _measure(self, life: Life) -> None:
+        try:
+            taken = None if life.handle is None else await self._parent.footprint(life.handle)
+            if taken is not None:
+                self.measured_bytes = max(taken, self.measured_bytes or 0)
+        finally:
+            self._parent.turn_over(life.spec.instance_id)
 
     def _claim(self, instance_id: InstanceId) -> str | None:
         try:
@@ -213,7 +219,7 @@ class _Pool:
 
     def became_healthy(self, life: Life) -> None:
         self.seats = pool.seat_healthy(self.seats, life.seat)
-        self._parent.turn_over(life.spec.instance_id)
+        self.measure(life)
         self.plan()
 
     def ended(self, life: Life, failure: Failure) -> None:
@@ -401,15 +407,16 @@ class Pools:
         expected = capacity.expected_bytes(limits, measured_bytes)
         return capacity.admit(limits, self._room.inventory(), holding, self._room.rules, expected=expected)
 
-    def footprint(self, handle: Handle) -> int | None:
+    async def footprint(self, handle: Handle) -> int | None:
         """The memory that a running instance holds."""
-        return self._room.footprint(handle)
+        return await self._room.footprint(handle)
 
-    def take_turn(self, pool_id: PoolId, instance_id: InstanceId) -> None:
+    def take_turn(self, of: _Pool, instance_id: InstanceId) -> None:
         """A start begins."""
-        self.turns.hold(pool_id, instance_id)
+        self.turns.hold(of.pool_id, instance_id)
         loop = asyncio.get_running_loop()
-        self._turn_ends[instance_id] = loop.call_later(TURN_S, self.turn_over, instance_id)
+        # What it has taken by then is better than nothing to judge the others by.
+        self._turn_ends[instance_id] = loop.call_later(TURN_S, of.measure, of.lives[instance_id])
 
     def turn_over(self, instance_id: InstanceId) -> None:
         """A start is through, or takes long. The next pools are asked soon: this may be said from within a plan."""

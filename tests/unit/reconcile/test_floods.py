@@ -1,7 +1,7 @@
 """Many instances wanted at once: they start a few at a time, within memory, and beside others. In virtual time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,9 @@ def test_starts_under_way_count_with_the_memory_of_their_siblings(played) -> Non
             assert used <= free, "the machine is out of memory"
             return replace(on.inventory, memory_available_bytes=free - used)
 
-        def footprint(handle: Handle) -> int:
-            return size if handle.instance_id in taken else 1 << 20
+        async def footprint(handle: Handle) -> int:
+            await asyncio.sleep(0)
+            return size
 
         on.reconciler._pools._room = capacity_room(on, inventory, footprint)
         await on.in_service("e", deployment("d1", ("a", 1, 1.0), model="slow"))
@@ -151,6 +152,8 @@ def test_starts_under_way_count_with_the_memory_of_their_siblings(played) -> Non
     played(story)
 
 
-def capacity_room(on: Scene, inventory: Callable[[], capacity.Inventory], footprint: Callable[[Handle], int]) -> Any:
+def capacity_room(
+    on: Scene, inventory: Callable[[], capacity.Inventory], footprint: Callable[[Handle], Awaitable[int]]
+) -> Any:
     rules = capacity.CapacityRules(memory_floor_bytes=0)
     return replace(on.reconciler._pools._room, inventory=inventory, footprint=footprint, rules=rules)
