@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from mooring.api.server import build_app
 from mooring.api.services import Registration
-from mooring.app import http, root, storage
+from mooring.app import root, storage
 from mooring.app.admin import SOCKET_NAME, StatusSocket
 from mooring.app.launch import ADDRESS_NAME, Launch
 from mooring.control import dispatch
@@ -40,6 +40,7 @@ from mooring.invoke import client as invoke_client
 from mooring.kit.clock import SystemClock, token_hex
 from mooring.kit.counters import Counters
 from mooring.kit.tasks import Group
+from mooring.net import asgi
 from mooring.protocol.sigv4 import Verifier
 from mooring.reconcile.loop import Temporary
 from mooring.reconcile.reconciler import Reconciler
@@ -60,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 STOP_INSTANCES_S = 10.0  # under the supervisor's CONTROL_GRACE_S
 RETAIN_EVERY_S = 30.0
+DRAIN_S = 3
 PROBE_TIMEOUT_S = 2.0  # hosting.md section 1.2
 OK = 200
 EXIT_BROKEN = 1
@@ -229,7 +231,8 @@ async def _start(parts: _Parts, stack: AsyncExitStack, tasks: Group) -> None:
     await asyncio.sleep(0)
     await reconciler.start()
     # Only now: what a call wishes must find the loop running. Until then connections wait in the socket's queue.
-    await stack.enter_async_context(http.serving(_app(parts), launch.listen_fd, tasks))
+    listener = stack.enter_context(socket.socket(fileno=launch.listen_fd))
+    await stack.enter_async_context(asgi.serving(_app(parts), listener, tasks, drain_s=DRAIN_S))
     admin = StatusSocket(launch.run_dir / SOCKET_NAME, lambda: _report(parts))
     await admin.start()
     stack.push_async_callback(admin.aclose)
@@ -266,7 +269,7 @@ async def _retain(parts: _Parts) -> None:
 
 
 # the API --------------------------------------------------------------------------------------------------------------
-def _app(parts: _Parts) -> http.App:
+def _app(parts: _Parts) -> asgi.App:
     settings = parts.settings
     context = Context(
         store=parts.store,
