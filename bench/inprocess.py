@@ -27,6 +27,7 @@ from mooring.gateway.server import GatewayLimits
 from mooring.kit import counters, tasks
 from mooring.kit.clock import SystemClock
 from mooring.net import server
+from mooring.net.connection import Connection
 from mooring.net.upstream import Upstream
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n{"predictions":[0.12345678]}'
@@ -95,7 +96,7 @@ async def measure(options: argparse.Namespace) -> None:
     endpoint = routing.EndpointRoute(account=bench.ACCOUNT, region=bench.REGION, name="bench", variants=(variant,))
     edge.swap(routing.RouteTable(generation=1, endpoints=(endpoint,), credentials=(bench.KEY,), serving=True))
     requests = signed_requests(options.body)
-    clients = [(server.Connection(edge.server), Transport()) for _ in range(CLIENTS)]
+    clients = [(Connection(edge.server), Transport()) for _ in range(CLIENTS)]
     for connection, transport in clients:
         connection.connection_made(transport)
     clients[0][0].data_received(requests[0])

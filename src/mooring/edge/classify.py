@@ -10,7 +10,7 @@ import enum
 import re
 from typing import Final, NamedTuple
 
-from mooring.net.server import Request
+from mooring.net.request import Request
 
 
 class Front(enum.IntEnum):

@@ -18,7 +18,8 @@ from mooring.domain import errors
 from mooring.invoke import pool
 from mooring.kit import tasks
 from mooring.net import dial, wire
-from mooring.net.server import REFUSED, Connection, Exchange, Request
+from mooring.net.connection import Connection
+from mooring.net.request import REFUSED, Exchange, Request
 from mooring.net.upstream import Upstream
 from mooring.protocol import forms
 

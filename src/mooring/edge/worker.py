@@ -22,7 +22,9 @@ from mooring.gateway.server import Gateway, GatewayLimits
 from mooring.kit import tasks
 from mooring.kit.clock import Clock, SystemClock
 from mooring.kit.counters import Counters
-from mooring.net.server import REFUSED, Connection, Exchange, Limits, Request, Server
+from mooring.net.connection import Connection
+from mooring.net.request import REFUSED, Exchange, Request
+from mooring.net.server import Limits, Server
 
 logger = logging.getLogger(__name__)
 

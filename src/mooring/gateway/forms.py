@@ -17,7 +17,8 @@ import re
 from hashlib import sha256
 from struct import Struct
 
-from mooring.net.server import TOGETHER_BYTES, Request
+from mooring.net.connection import TOGETHER_BYTES
+from mooring.net.request import Request
 from mooring.protocol import runtime, sigv4
 
 _MAX_HEAD_BYTES = 2048

@@ -28,7 +28,8 @@ from mooring.invoke import counts
 from mooring.invoke.pool import Instance
 from mooring.kit.counters import bucket_of
 from mooring.net import dial, wire
-from mooring.net.server import Connection, Request
+from mooring.net.connection import Connection
+from mooring.net.request import Request
 from mooring.net.upstream import Upstream
 from mooring.protocol import runtime, sigv4
 

@@ -24,7 +24,8 @@ from mooring.invoke.pool import Connector, PoolLimits, open_upstream
 from mooring.kit import tasks
 from mooring.kit.clock import Clock
 from mooring.kit.counters import Counters
-from mooring.net.server import REFUSED, Connection, Exchange, Request
+from mooring.net.connection import Connection
+from mooring.net.request import REFUSED, Exchange, Request
 from mooring.protocol import forms, runtime, sigv4
 
 SWEEP_S = 0.1

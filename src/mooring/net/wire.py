@@ -1,6 +1,6 @@
 """HTTP/1.1 on the wire: the few pure facts that both sides of the edge share. No I/O, no state.
 
-Called by net.server, net.upstream, invoke, gateway and edge. Must not know what a request means.
+Called by net.connection, net.server, net.upstream, invoke, gateway and edge. Must not know what a request means.
 """
 
 import http

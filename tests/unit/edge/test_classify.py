@@ -3,7 +3,7 @@
 import pytest
 
 from mooring.edge.classify import Front, Target, classify
-from mooring.net.server import Request
+from mooring.net.request import Request
 
 
 def scope(service: str) -> bytes:

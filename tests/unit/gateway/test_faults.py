@@ -15,7 +15,9 @@ from mooring.invoke import counts
 from mooring.kit import counters as kit_counters
 from mooring.kit import tasks
 from mooring.net import dial
-from mooring.net.server import REFUSED, Connection, Exchange, Limits, Request, Server
+from mooring.net.connection import Connection
+from mooring.net.request import REFUSED, Exchange, Request
+from mooring.net.server import Limits, Server
 from mooring.net.upstream import Upstream
 from mooring.protocol import sigv4
 

@@ -13,7 +13,9 @@ from mooring.domain import routing
 from mooring.gateway.server import Gateway, GatewayLimits
 from mooring.kit import counters as kit_counters
 from mooring.kit import tasks
-from mooring.net.server import Connection, Exchange, Limits, Request, Server
+from mooring.net.connection import Connection
+from mooring.net.request import Exchange, Request
+from mooring.net.server import Limits, Server
 from mooring.net.upstream import Upstream
 from mooring.protocol import sigv4
 

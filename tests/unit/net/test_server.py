@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.net.server import Connection, Limits, Request, Server
+from mooring.net.connection import Connection
+from mooring.net.request import Request
+from mooring.net.server import Limits, Server
 
 
 class Transport(asyncio.Transport):
