@@ -37,6 +37,7 @@ def answer_to(rig: Rig, data: bytes) -> Heard:
 
 # hostile ---------------------------------------------------------------------------------------------------------------
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"
+BOTH_FRAMINGS = "Content-Length and Transfer-Encoding are both there: a body has a length or is chunked."
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,27 @@ def test_garbage_behind_a_request_does_not_spoil_its_answer(rig: Rig) -> None:
     wire = rig.connect()
     wire.send(request() + b"\0\0\0garbage\r\n\r\n")
     assert wire.read().status == 200
+    assert wire.at_end()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", BOTH_FRAMINGS),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", BOTH_FRAMINGS),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "The chunked body is not well formed: "),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n", "The chunked body is not well formed: "),
+        (POST + b"Content-Length: +3\r\n\r\nabc", "The request is not HTTP: Invalid character in Content-Length."),
+        (b"\x16\x03\x01\x02\x00\x01", "The request is not HTTP: "),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_words(rig: Rig, data: bytes, text: str) -> None:
+    wire = rig.connect()
+    wire.send(data)
+    heard = wire.read()
+    assert (heard.status, heard.field("connection")) == (400, "close")
+    assert heard.body.decode().startswith(text)
+    assert heard.body.endswith(b".")
     assert wire.at_end()
 
 

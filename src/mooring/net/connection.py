@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from mooring.net import wire
-from mooring.net.request import REFUSED, SINGLE, Exchange, Request, judge
+from mooring.net.request import REFUSED, SINGLE, Exchange, Request, judge, unreadable
 
 if TYPE_CHECKING:
     from mooring.net.server import Server
@@ -136,9 +136,9 @@ class Connection(asyncio.Protocol):
             self._feed(data)
         except httptools.HttpParserUpgrade:
             self._close = True  # the request itself was taken; we never switch protocols
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
             self.whole = b""
-            self._garbage()
+            self._garbage(str(error))
             return
         if self._between or len(self.whole) > TOGETHER_BYTES:
             self.whole = b""
@@ -370,7 +370,7 @@ class Connection(asyncio.Protocol):
             repeated=fields >= _REPEATED,
         )
 
-    def _garbage(self) -> None:
+    def _garbage(self, reason: str) -> None:
         if self._state == _EXCHANGE and self._request_read:
             self._close = self._early = True  # what was asked is answered; what follows it is not read
             self._update_reading()
@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
                 return
         if self._state in (_IDLE, _EXCHANGE):
             self._request_read = True
-            self.refuse(400, b"The request is not HTTP.")
+            self.refuse(400, unreadable(reason))
         else:
             self._shut()
 

@@ -123,6 +123,14 @@ def judge(request: Request, *, version: str, switches: bool, repeated: bool) -> 
     return None
 
 
+def unreadable(reason: str) -> bytes:
+    """What a client is told when the parser cannot read on. `reason` is llhttp's: a fixed text, nothing of the request."""
+    if "can't be present with" in reason:
+        return b"Content-Length and Transfer-Encoding are both there: a body has a length or is chunked."
+    what = "The chunked body is not well formed" if "chunk" in reason.lower() else "The request is not HTTP"
+    return f"{what}: {reason}.".encode() if reason else f"{what}.".encode()
+
+
 def _origin_form(request: Request) -> bool:
     """Turn an absolute-form target (RFC 9112 section 3.2.2) into a path; False when it is neither."""
     scheme, separator, rest = request.target.partition(b"://")
