@@ -392,6 +392,22 @@ async def test_a_build_that_nobody_waits_for_is_ended_with_all_its_processes(sto
     assert versions(await store.ensure(image("alpha==1.0"), None, lines.append)) == {"alpha": "1.0"}
 
 
+async def test_a_build_cancelled_while_its_process_starts_leaves_nothing_of_it(store, watched, tmp_path, lines):
+    """Looked at from a thread, so that the loop learns of the process only after it is told to give up."""
+    pids = tmp_path / "pids"
+    watched.replace(f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait")
+    waiting = asyncio.ensure_future(store.ensure(image("alpha==1.0"), None, lines.append))
+    while not pids.exists():  # one turn of the loop, then hold it until what was begun in that turn has run
+        await asyncio.sleep(0)
+        held_until = time.monotonic() + 0.05
+        while not pids.exists() and time.monotonic() < held_until:
+            pass
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await until(lambda: not any(runs(int(pid)) for pid in pids.read_text().split()))
+
+
 async def test_a_replacement_runs_the_versions_its_pool_began_with(root, index, lines, tmp_path):
     store = make_store(root, index)
     first = await store.ensure(image(), b"alpha\n", lines.append)

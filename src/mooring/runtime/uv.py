@@ -184,16 +184,7 @@ def _words(lines: Sequence[str] | deque[str]) -> str:
 async def _run(
     argv: Sequence[str], directory: Path, environment: Mapping[str, str], timeout_s: float, take: Callable[[str], None]
 ) -> int:
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=directory,
-        env=dict(environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_in_child,
-    )
+    process = await _start(argv, directory, environment)
     try:
         async with asyncio.timeout(timeout_s):
             assert process.stdout is not None
@@ -203,6 +194,36 @@ async def _run(
         # the whole session: what a package's build started must not go on either
         _kill_group(process.pid)
         await to_the_end(_reap(process))
+
+
+async def _start(argv: Sequence[str], directory: Path, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a session of its own. Cancelled half-way, asyncio would kill the process alone, not what it began by then."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            cwd=directory,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_in_child,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await to_the_end(_end(starting))
+        raise
+
+
+async def _end(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    try:
+        process = await starting
+    except OSError:
+        return  # nothing was started
+    _kill_group(process.pid)
+    await _reap(process)
 
 
 async def to_the_end(cleaning: Coroutine[Any, Any, None]) -> None:
