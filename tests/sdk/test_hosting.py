@@ -284,6 +284,13 @@ def test_a_crashed_instance_is_replaced_and_the_others_go_on(deployer: Deployer)
     with pytest.raises(deployer.runtime.exceptions.ModelError) as raised:
         deployer.invoke(endpoint, b"die")
     assert "exit code 9" in raised.value.response["OriginalMessage"]
+    logs, group = deployer.server.client("logs"), f"/aws/sagemaker/Endpoints/{endpoint}"
+
+    def streams() -> int:
+        return len(logs.describe_log_streams(logGroupName=group)["logStreams"])
+
+    # A replacement is begun when the dead instance is out of the routes; until then it may be asked once more.
+    wait_until(lambda: streams() == 3, what="a replacement is begun")
     for _ in range(30):  # the other instance, and soon the replacement, answer
         assert deployer.invoke(endpoint)
 
@@ -293,8 +300,7 @@ def test_a_crashed_instance_is_replaced_and_the_others_go_on(deployer: Deployer)
         ]
 
     wait_until(lambda: counts() == 2, what="the crashed instance is replaced")
-    streams = deployer.server.client("logs").describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")
-    assert len(streams["logStreams"]) == 3
+    assert streams() == 3
 
 
 def test_counts_and_latencies_are_measured_per_variant(deployer: Deployer) -> None:

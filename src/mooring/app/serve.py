@@ -89,17 +89,26 @@ def serve(settings: Settings, *, on_listening: Callable[[Started], None], on_rea
     except DataDirError as error:
         raise StartError(str(error)) from error
     try:
+        made, shared = _open(settings, claim)
+        try:
+            on_listening(_started(shared, made=made))
+            return asyncio.run(_supervise(shared, lambda: on_ready(SystemClock().monotonic_s() - began_s)))
+        finally:
+            _close(shared)
+    finally:  # also when told to stop half-way through opening
+        _empty(claim.path / "run")
+        claim.release()
+
+
+def _open(settings: Settings, claim: Claim) -> tuple[bool, _Shared]:
+    """(whether credentials were made, what is held open). Raises StartError."""
+    try:
         _, made = credentials.load_or_create(claim.path)
-        shared = _share(replace(settings, data_dir=claim.path), claim)
+        return made, _share(replace(settings, data_dir=claim.path), claim)
     except (CredentialsError, ListenError) as error:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"cannot use the data directory {claim.path}: {error.strerror}") from error
-    try:
-        on_listening(_started(shared, made=made))
-        return asyncio.run(_supervise(shared, lambda: on_ready(SystemClock().monotonic_s() - began_s)))
-    finally:
-        _clean(shared)
 
 
 def check_bind(settings: Settings) -> None:
@@ -113,9 +122,7 @@ def check_bind(settings: Settings) -> None:
 
 def _share(settings: Settings, claim: Claim) -> _Shared:
     run = claim.path / "run"
-    for stale in run.iterdir():
-        if stale.is_socket() or stale.name in ("port", ADDRESS_NAME):
-            stale.unlink()
+    _empty(run)
     layout = Layout(workers=settings.edge_workers)
     tcp = tuple(sockets.listen_tcp(settings.host, settings.port, settings.edge_workers))
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -173,15 +180,18 @@ def _stop_listening(shared: _Shared) -> None:
         listener.close()
 
 
-def _clean(shared: _Shared) -> None:
+def _close(shared: _Shared) -> None:
     for listener in (*shared.tcp, shared.control, shared.routes, shared.s3):
         listener.close()
     for fd in (shared.counters_fd, shared.ready_read, shared.ready_write):
         os.close(fd)
-    run = shared.claim.path / "run"
-    for name in ("control.sock", "routes.sock", "s3.sock", "status.sock", "port", ADDRESS_NAME):
-        (run / name).unlink(missing_ok=True)
-    shared.claim.release()
+
+
+def _empty(run: Path) -> None:
+    """Sockets, port, slots: what lies there is of one server life. The directory is ours (data_dir.claim)."""
+    for entry in run.iterdir():
+        if not entry.is_dir():
+            entry.unlink(missing_ok=True)
 
 
 # children -------------------------------------------------------------------------------------------------------------

@@ -35,9 +35,11 @@ def main() -> int:
 
 
 def _write_lines_at_once(stream: Any) -> None:
-    """What a handler prints is in the log when the line ends."""
+    """What a handler prints is in the log when the line ends, and not before: other processes write there too, and with
+    PYTHONUNBUFFERED a line and its end are two writes.
+    """
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(line_buffering=True)
+        stream.reconfigure(line_buffering=True, write_through=False)
 
 
 if __name__ == "__main__":
