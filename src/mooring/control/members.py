@@ -15,14 +15,15 @@ def _under(prefix: str, *names: str) -> tuple[str, ...]:
     return (prefix.removesuffix("[]"), *(f"{prefix}.{name}" for name in names))
 
 
-_CONTAINER = ("ContainerHostname", "Image", "Mode", "ModelDataUrl", "Environment")
+# A ContainerHostname has no effect on a PrimaryContainer, as AWS documents; in Containers it comes with pipelines.
+_CONTAINER = ("Image", "Mode", "ModelDataUrl", "Environment")
 
 SUPPORTED: Mapping[str, frozenset[str]] = {
     operation: frozenset(paths)
     for operation, paths in {
         "CreateModel": (
             "ModelName",
-            *_under("PrimaryContainer", *_CONTAINER),
+            *_under("PrimaryContainer", "ContainerHostname", *_CONTAINER),
             *_under("Containers[]", *_CONTAINER),
             "ExecutionRoleArn",
             "EnableNetworkIsolation",

@@ -47,3 +47,8 @@ async def test_a_value_that_is_not_taken_is_refused_in_every_container(world: Wo
     text = await refused(create(CALLER, {"ModelName": "m", "Containers": [{"Image": "i", "Mode": "MultiModel"}]}))
     assert "The value 'MultiModel' of member 'Containers.Mode' of CreateModel is not supported" in text
     assert "docs/coverage.md#createmodel" in text
+
+
+def test_a_host_name_in_containers_is_refused_until_something_can_use_it() -> None:
+    assert "PrimaryContainer.ContainerHostname" in SUPPORTED["CreateModel"]
+    assert "Containers[].ContainerHostname" not in SUPPORTED["CreateModel"]
